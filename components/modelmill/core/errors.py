@@ -1,0 +1,106 @@
+"""The one error tree; an exception's class decides the exit code.
+
+ModelmillError                      1   a bug
+├── InputError                      2   the input is wrong; never retried
+│   ├── RecipeError                     the recipe (or a --set) does not say something valid
+│   ├── DeploymentError                 the deployment file is wrong, or forbids what was asked
+│   ├── DataError                       a data set, a file of it or a row
+│   ├── ModelError                      a model's files, its configuration or its weights
+│   ├── HardwareError                   the machine is not the one the recipe declares
+│   └── UsageError                      a command-line argument
+└── OutsideError                    5   something outside failed after retries; safe to run again
+    ├── StoreError                      the store is away, refuses or is full
+    │   └── CorruptArtifactError        stored bytes differ from their manifest
+    ├── SourceError                     a source (hub, bucket) is away or refuses
+    └── StepKilledError                 a step's process was killed (memory, signal)
+"""
+
+from __future__ import annotations
+
+
+class ModelmillError(Exception):
+    """Base of all errors that modelmill raises on purpose.
+
+    Args:
+        what: What is wrong, in one sentence.
+        where: The file, field or row it is about.
+        fix: What the user can do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what, where, fix)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix:   {self.fix}")
+        return "\n".join(lines)
+
+
+class InputError(ModelmillError):
+    """The input is wrong: recipe, data or model."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """The recipe does not say something valid."""
+
+
+class DeploymentError(InputError):
+    """The deployment is wrong, or forbids what the recipe asks."""
+
+
+class DataError(InputError):
+    """A data set, a file of it or a row is wrong."""
+
+
+class ModelError(InputError):
+    """A model's files, configuration or weights are wrong."""
+
+
+class HardwareError(InputError):
+    """The machine is not of the hardware class that the recipe declares."""
+
+
+class UsageError(InputError):
+    """A command-line argument is wrong."""
+
+
+class OutsideError(ModelmillError):
+    """Something outside failed after retries; running again is safe."""
+
+    exit_code = 5
+
+
+class StoreError(OutsideError):
+    """The store is away, refuses or is full."""
+
+
+class CorruptArtifactError(StoreError):
+    """Stored bytes differ from what their manifest says.
+
+    Args:
+        what: What is wrong.
+        digest: The artifact's digest, ``sha256:…``.
+        where: The file it is about.
+    """
+
+    def __init__(self, what: str, *, digest: str, where: str | None = None) -> None:
+        super().__init__(what, where=where, fix="run again: what made it is made anew")
+        self.digest = digest
+
+
+class SourceError(OutsideError):
+    """A source of models or data is away or refuses."""
+
+
+class StepKilledError(OutsideError):
+    """A step's process ended by a signal."""

@@ -1,0 +1,157 @@
+"""What is measured and judged: the documents that evaluate and gate write, and reports and bundles show."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from modelmill.core.contract import JSON, Closed
+from modelmill.core.hardware import Hardware
+
+Interval = tuple[float, float]
+"""Lower and upper bound."""
+
+
+class Direction(StrEnum):
+    """Which way a metric is better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+class Metric(Closed):
+    """What a number of a task means."""
+
+    name: str
+    direction: Direction = Direction.HIGHER
+    unit: str = Field("share", description="share: 0 to 1")
+
+
+class EncoderLatency(Closed):
+    """One cell of the latency grid: a forward pass over a batch of equal lengths, in milliseconds."""
+
+    workload: Literal["encoder"] = "encoder"
+    batch_size: int
+    sequence_length: int = Field(description="tokens")
+    baseline_ms_p50: float = Field(description="PyTorch eager float32, same threads, same process, interleaved")
+    baseline_ms_p95: float
+    unquantized_ms_p50: float = Field(description="the fastest unquantized model on the same runtime")
+    candidate_ms_p50: float
+    candidate_ms_p95: float
+    speedup: float = Field(description="baseline over candidate, medians")
+    speedup_ci: Interval
+    gain_over_unquantized: float
+    gain_over_unquantized_ci: Interval
+    samples_ms: dict[str, list[float]] = Field(
+        default_factory=dict, description="baseline, unquantized, candidate → every timed call in order"
+    )
+
+
+Latency = Annotated[EncoderLatency, Field(description="a tagged union by workload")]
+
+
+class Throughput(Closed):
+    """The evaluation texts at their real lengths, in the batch plan that evaluate uses."""
+
+    texts: int
+    baseline_texts_per_second: float
+    unquantized_texts_per_second: float
+    candidate_texts_per_second: float
+
+
+class Measurements(Closed):
+    """``measurements.json``: what one model takes on one hardware class."""
+
+    format: int = 1
+    hardware: Hardware
+    hardware_class: str
+    packages: dict[str, str] = Field(description="versions of the runtimes that were timed")
+    latency: list[Latency]
+    throughput: Throughput | None = None
+    noise_ratio_ci: Interval = Field(description="the baseline timed against itself: what no difference looks like")
+    load_seconds: float = Field(description="from file to a session that has answered once")
+    peak_rss_bytes: int = Field(description="of a process that loads and runs the candidate alone")
+    size_bytes: int = Field(description="the candidate's graphs with external data")
+    checkpoint_bytes: int = Field(description="the checkpoint's safetensors")
+    size_ratio: float = Field(description="size_bytes over checkpoint_bytes")
+
+
+class Verdict(StrEnum):
+    """What the gate says."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Check(Closed):
+    """One threshold of the gate."""
+
+    name: str = Field(description="the recipe's field: max_drop_points")
+    verdict: Verdict
+    threshold: float
+    value: float
+    interval: Interval | None = None
+    words: str = Field(description="one sentence for people: what was found, and why that is the verdict")
+
+
+class ClassChange(Closed):
+    """One class, before and after."""
+
+    label: str
+    rows: int
+    baseline_correct: int
+    candidate_correct: int
+
+
+class Confusion(Closed):
+    """Rows of one reference label that the two models call differently."""
+
+    reference: str
+    baseline: str
+    candidate: str
+    rows: int
+
+
+class Disagreement(Closed):
+    """One row on which the two models disagree."""
+
+    row: str = Field(description="the row's id: file:line")
+    reference: str
+    baseline: str
+    candidate: str
+    text: str | None = Field(None, description="the row's text; left out of bundles unless the recipe asks for it")
+
+
+class LaneEvidence(Closed):
+    """``verdict.json``: a lane's verdict with all it stands on."""
+
+    format: int = 1
+    target: str
+    task: str
+    verdict: Verdict
+    reasons: list[str] = Field(description="the verdict in words, the deciding check first")
+    checks: list[Check]
+    metric: Metric
+    method: str = Field(description="the paired method and its source")
+    confidence: float
+    rows: int = Field(description="rows judged")
+    baseline: float
+    candidate: float
+    baseline_ci: Interval
+    candidate_ci: Interval
+    drop_points: float = Field(description="baseline minus candidate, in points (100 × share)")
+    drop_points_ci: Interval
+    gained: int = Field(description="rows only the candidate gets right")
+    lost: int = Field(description="rows only the baseline gets right")
+    metrics: dict[str, dict[str, float]] = Field(description="baseline and candidate → metric → share")
+    classes: list[ClassChange] = Field(description="classes with a changed count, most changed first")
+    confusions: list[Confusion] = Field(description="most rows first")
+    disagreements: list[Disagreement] = Field(description="at most 200")
+    disagreement_count: int
+    measurements: Measurements
+    precision: str
+    model_facts: dict[str, JSON] = Field(description="parity, fused operators, quantized operators")
+    digests: dict[str, str] = Field(description="input port → digest of what was judged")

@@ -1,0 +1,1 @@
+"""The step calibrate-quantize: see README.md here."""

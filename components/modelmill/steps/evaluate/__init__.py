@@ -1,0 +1,1 @@
+"""The step evaluate: see README.md here."""

@@ -1,0 +1,1 @@
+"""The step export: see README.md here."""

@@ -1,0 +1,1 @@
+"""The step fetch: see README.md here."""

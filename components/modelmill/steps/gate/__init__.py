@@ -1,0 +1,1 @@
+"""The step gate: see README.md here."""

@@ -1,0 +1,63 @@
+"""The contract of gate: a verdict, with its evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from modelmill.core.contract import Closed, Kind, PortType, StepContract, port
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is judged, and on what."""
+
+    baseline: Path = port(PortType.PREDICTIONS, "the baseline's predictions")
+    candidate: Path = port(PortType.PREDICTIONS, "the candidate's predictions on the same rows")
+    measurements: Path = port(PortType.MEASUREMENTS, "what the candidate takes")
+    model: Path = port(PortType.MODEL, "the candidate, for its precision and facts")
+    rows: Path = port(PortType.ROWS, "evaluation rows, for the texts of disagreements")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What was found."""
+
+    verdict: Path = port(PortType.VERDICT, "verdict.json")
+    report: Path = port(PortType.REPORT, "report.html of this lane")
+
+
+class Policy(Closed):
+    """The thresholds a candidate must meet; one left out is not checked."""
+
+    max_drop_points: float = Field(
+        1.0, ge=0, le=100, description="points (100 × share) of the primary metric that may be lost"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of the paired interval")
+    min_speedup: float | None = Field(None, gt=0, description="over PyTorch eager in the first measured cell")
+    max_size_ratio: float | None = Field(None, gt=0, description="the graphs' bytes over the checkpoint's safetensors")
+    min_metric: float | None = Field(None, ge=0, le=1, description="share that the candidate's primary metric must reach")
+    min_rows: int = Field(50, ge=1, description="evaluation rows below which no verdict is given")
+
+
+class Settings(Closed):
+    """What to judge by."""
+
+    task: str
+    target: str
+    policy: Policy
+
+
+STEP = StepContract(
+    name="gate",
+    version=1,
+    summary="Judge the candidate by paired non-inferiority on the same rows, and by speed and size.",
+    inputs=Inputs,
+    outputs=Outputs,
+    settings=Settings,
+    function="modelmill.steps.gate.run:run",
+    kind=Kind.MEASURED,
+)
+PARTS = (STEP,)

@@ -1,0 +1,1 @@
+"""The step optimize: see README.md here."""

@@ -1,0 +1,48 @@
+"""The contract of optimize: graphs fused for the target's runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from modelmill.core.contract import Closed, PortType, StepContract, port
+from modelmill.targets.base import Runtime
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What to fuse."""
+
+    model: Path = port(PortType.MODEL, "exported graphs")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What was fused."""
+
+    model: Path = port(PortType.MODEL, "the same graphs with fused operators, float32, equal within the bound")
+
+
+class Settings(Closed):
+    """What to fuse for."""
+
+    task: str
+    runtime: Runtime
+    max_relative_deviation: float = Field(
+        1e-3, gt=0, description="largest |fused minus exported| over the outputs' largest magnitude that is allowed"
+    )
+
+
+STEP = StepContract(
+    name="optimize",
+    version=1,
+    summary="Fuse operators for the target's runtime, count them, and check that the outputs stay.",
+    inputs=Inputs,
+    outputs=Outputs,
+    settings=Settings,
+    function="modelmill.steps.optimize.run:run",
+    packages=("onnx", "onnxruntime", "onnxscript", "onnx-ir"),
+)
+PARTS = (STEP,)

@@ -1,0 +1,1 @@
+"""The step publish: see README.md here."""

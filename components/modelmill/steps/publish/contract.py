@@ -1,0 +1,53 @@
+"""The contract of publish: the passed lanes become a bundle, and the channel moves to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from modelmill.core.contract import JSON, Closed, Kind, PortType, StepContract, Unkeyed, Zone, port
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All lanes, by target name."""
+
+    models: Mapping[str, Path] = port(PortType.MODEL, "the candidates", many=True)
+    choices: Mapping[str, Path] = port(PortType.CHOICE, "how each was quantized", many=True)
+    verdicts: Mapping[str, Path] = port(PortType.VERDICT, "what the gate said of each", many=True)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is shipped."""
+
+    bundle: Path = port(PortType.BUNDLE, "models of the passed lanes, tokenizer, card, report, manifest")
+
+
+class Settings(Closed):
+    """What to publish as."""
+
+    model: str = Field(description="the model's name in the registry")
+    channel: str = Field(description="the channel that moves to the bundle")
+    recipe: dict[str, JSON] = Field(description="the recipe as it was run, for the card and the report")
+    texts: bool = Field(False, description="whether texts of the data may stand in the bundle's report")
+    run: Annotated[str | None, Unkeyed()] = Field(None, description="the run, for the channel's history")
+
+
+STEP = StepContract(
+    name="publish",
+    version=1,
+    summary="Assemble the bundle of the passed lanes and move the channel to its digest.",
+    inputs=Inputs,
+    outputs=Outputs,
+    settings=Settings,
+    function="modelmill.steps.publish.run:run",
+    kind=Kind.MEASURED,
+    zone=Zone.RELEASE,
+    effect="modelmill.steps.publish.promote:promote",
+)
+PARTS = (STEP,)

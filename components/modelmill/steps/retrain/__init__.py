@@ -1,0 +1,1 @@
+"""The step retrain: see README.md here."""

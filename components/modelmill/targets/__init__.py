@@ -1,0 +1,1 @@
+"""One module per runtime: session, threads, capabilities."""

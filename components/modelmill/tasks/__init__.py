@@ -1,0 +1,1 @@
+"""One module per ML task: columns, tokenising, decoding, metric and its paired unit."""

@@ -1,0 +1,28 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from small_models import make_checkpoint
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data sets that lie beside the project; a test that needs them is skipped where they are not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real data sets are not at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT classifier of three labels with a real WordPiece tokenizer. Read-only."""
+    return make_checkpoint(tmp_path_factory.mktemp("tiny-bert"), "bert", labels=["alpha", "beta", "gamma"])
