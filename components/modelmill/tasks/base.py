@@ -49,7 +49,7 @@ class Task(Protocol):
     auto_model: str
     """transformers' class that loads the checkpoint: ``AutoModelForSequenceClassification``."""
     metric: Metric
-    """The primary metric; the gate judges it, by rows that are right or wrong (the paired unit is the row)."""
+    """The primary metric; the gate judges it by rows that are right or wrong (the paired unit is the row)."""
 
     def check_row(self, row: Mapping[str, JSON]) -> str | None:
         """What is wrong with a row, naming the column, or None. ``row`` has the task's column names."""
@@ -78,15 +78,21 @@ class Task(Protocol):
         ...
 
     def references(self, rows: Sequence[Row], labels: Sequence[str]) -> np.ndarray:
-        """What is right for each row, as the model's loss takes it: int64, shape (rows,) for classification."""
+        """What is right for each row, as the loss takes it: int64, shape (rows,) for classification."""
         ...
 
     def sample(self, processor: Any, batch_size: int, length: int, seed: int = 0) -> Batch:
-        """A batch of random valid tokens of exactly ``length``, without padding: for tracing, parity and timing."""
+        """A batch of random valid tokens of exactly ``length``, unpadded: for tracing, parity and timing."""
         ...
 
-    def export_units(self, model: Any) -> list[ExportUnit]:
-        """The graphs that the loaded checkpoint becomes."""
+    def export_units(self, model: Any, processor: Any | None = None) -> list[ExportUnit]:
+        """The graphs that the loaded checkpoint becomes.
+
+        Args:
+            model: The checkpoint, loaded.
+            processor: Its processor: a graph has no input that the processor does not give. Without it, what
+                the architecture's processors usually give is assumed.
+        """
         ...
 
     def execution(self, inputs: Mapping[str, Sequence[str]]) -> Execution:
