@@ -1,0 +1,98 @@
+# `make` lists what can be made. Each target sets up what it needs: on a machine with Python 3.11, pip and
+# make, `make demo` or `make test` is the first command.
+
+VENV ?= .venv
+LOCK := requirements/cpu.txt
+# Python 3.11 by whatever name it has here: the lock holds wheels of that version alone.
+PYTHON ?= $(shell for name in python3.11 python3 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo "$$name" && break; \
+	done)
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+
+BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.DELETE_ON_ERROR:
+.PHONY: help install demo system-packages test test-slow lint lint-style lint-format lint-types lint-imports \
+	lint-docs format docs lock clean clean-all
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+install: $(INSTALLED) ## make .venv/ from the lock, with the modelmill command in it
+
+demo: $(INSTALLED) ## the whole line on a small real model, without a network
+	$(BIN)/modelmill run pipelines/recipes/demo.yaml
+
+system-packages:
+	bash tests/setup/system-packages.sh
+
+test: $(INSTALLED) system-packages ## the tests, but for the sweeps of minutes (PYTEST_ARGS adds options)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# pytest exits with 5 when it found no test to run: a tree without a slow test is no failure.
+test-slow: $(INSTALLED) system-packages ## the sweeps of minutes alone
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5
+
+lint: lint-style lint-format lint-types lint-imports lint-docs ## every check that reads the source and runs none of it
+
+lint-style: $(INSTALLED)
+	$(BIN)/ruff check
+
+lint-format: $(INSTALLED)
+	$(BIN)/ruff format --check
+
+lint-types: $(INSTALLED)
+	$(BIN)/mypy
+
+lint-imports: $(INSTALLED)
+	$(BIN)/lint-imports
+
+lint-docs: $(INSTALLED)
+	$(BIN)/python -m modelmill.cli.docs --check
+
+format: $(INSTALLED) ## let ruff mend and lay out the source
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(INSTALLED) ## write the generated documents again
+	$(BIN)/python -m modelmill.cli.docs
+
+# The options keep this machine out of the lock: no index, no wheel directory, no path. --allow-unsafe pins
+# pip and setuptools too, which --require-hashes needs. LOCK_ARGS=--upgrade or "-P NAME" moves versions;
+# without either, what is locked stays.
+lock: | $(LOCKED) ## resolve pyproject.toml into requirements/cpu.txt (LOCK_ARGS=--upgrade for newer versions)
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--extra ml --extra s3 --extra demo --extra dev $(LOCK_ARGS) --output-file $(LOCK) pyproject.toml
+	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK); then \
+		echo "make lock: $(LOCK) names a CUDA package or an address, so it is not what this project installs." >&2; \
+		echo "  Let pip find a CPU build of torch first: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
+
+clean: ## remove caches and builds; .venv/ and .modelmill/ stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/e2e/screenshots
+	find components dags pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+clean-all: clean ## remove .venv/ and the local store .modelmill/ as well
+	rm -rf $(VENV) .modelmill
+
+# Two stamps: a changed pyproject.toml makes the entry point anew (a second), a changed lock the packages.
+# Bytecode is left to the first import: compiling every file of torch and its company takes longer
+# than installing them (on 2 cores, 180 s against 95 s).
+$(LOCKED): $(LOCK)
+	@test -n "$(PYTHON)" || { echo "make: this needs Python 3.11: install it, or name it: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "make: $(PYTHON) is not Python 3.11, for which $(LOCK) is made: name one with PYTHON=..." >&2; exit 2; }
+# Debian keeps ensurepip in a package of its own (python3-venv); without it the outer pip stands in.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
+	$(PIP) install --no-compile --require-hashes -r $(LOCK)
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
