@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from small_models import make_checkpoint
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -41,7 +41,11 @@ def make_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
 
 
 def make_checkpoint(
-    directory: Path, architecture: str = "bert", labels: list[str] | None = None, seed: int = 0, **changes: object
+    directory: Path,
+    architecture: str = "bert",
+    labels: list[str] | None = None,
+    seed: int = 0,
+    **changes: object,
 ) -> Path:
     """Write a random two-layer classifier of ``architecture`` (transformers' model_type) and its tokenizer."""
     tokenizer = make_tokenizer()

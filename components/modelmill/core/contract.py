@@ -15,9 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+JSON = JsonValue
+"""What a JSON document holds."""
 
 
 class PortType(StrEnum):

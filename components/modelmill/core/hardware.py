@@ -51,7 +51,8 @@ def _cgroup_quota(root: Path, membership: Path) -> int | None:
     limits: list[float] = []
     try:
         relative = next(
-            (line.split(":", 2)[2] for line in membership.read_text().splitlines() if line.startswith("0::")), "/"
+            (line.split(":", 2)[2] for line in membership.read_text().splitlines() if line.startswith("0::")),
+            "/",
         )
     except OSError:
         relative = "/"

@@ -30,7 +30,9 @@ class Settings(Closed):
     task: str
     opset: int = Field(20, ge=17, le=24, description="ONNX opset of the default domain")
     max_relative_deviation: float = Field(
-        1e-3, gt=0, description="largest |ONNX minus PyTorch| over the outputs' largest magnitude that is allowed"
+        1e-3,
+        gt=0,
+        description="largest |ONNX minus PyTorch| over the outputs' largest magnitude that is allowed",
     )
 
 

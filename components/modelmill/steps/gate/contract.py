@@ -38,7 +38,9 @@ class Policy(Closed):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of the paired interval")
     min_speedup: float | None = Field(None, gt=0, description="over PyTorch eager in the first measured cell")
     max_size_ratio: float | None = Field(None, gt=0, description="the graphs' bytes over the checkpoint's safetensors")
-    min_metric: float | None = Field(None, ge=0, le=1, description="share that the candidate's primary metric must reach")
+    min_metric: float | None = Field(
+        None, ge=0, le=1, description="share that the candidate's primary metric must reach"
+    )
     min_rows: int = Field(50, ge=1, description="evaluation rows below which no verdict is given")
 
 

@@ -31,7 +31,9 @@ class Settings(Closed):
     task: str
     runtime: Runtime
     max_relative_deviation: float = Field(
-        1e-3, gt=0, description="largest |fused minus exported| over the outputs' largest magnitude that is allowed"
+        1e-3,
+        gt=0,
+        description="largest |fused minus exported| over the outputs' largest magnitude that is allowed",
     )
 
 

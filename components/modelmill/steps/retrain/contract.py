@@ -24,7 +24,9 @@ class Inputs:
 class Outputs:
     """The model to make small and fast."""
 
-    checkpoint: Path = port(PortType.CHECKPOINT, "the best checkpoint: config.json with id2label, safetensors, tokenizer")
+    checkpoint: Path = port(
+        PortType.CHECKPOINT, "the best checkpoint: config.json with id2label, safetensors, tokenizer"
+    )
     progress: Path = scratch("training checkpoints, for a killed attempt's successor")
 
 

@@ -1,0 +1,65 @@
+"""The ``modelmill`` command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import modelmill
+from modelmill.cli import artifacts, history, recipes, registry, running, storage
+from modelmill.core.errors import ModelmillError
+
+app = typer.Typer(
+    name="modelmill",
+    help="Take a transformer from trained to promoted: fetch, retrain, export, optimize, calibrate-quantize, "
+    "evaluate, gate, publish.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for group in (recipes, running, history, artifacts, storage):
+    group.add_to(app)
+app.add_typer(history.runs_app, name="runs")
+app.add_typer(registry.channel_app, name="channel")
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(modelmill.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one message and an exit code."""
+    try:
+        app()
+    except ModelmillError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `| head` does: nothing to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise
+        sys.stderr.write(f"error: {error.strerror}\n  where: {error.filename or 'this machine'}\n")
+        sys.stderr.write("  fix:   make room or give permission there, then run again: no finished step is lost\n")
+        sys.exit(5)
+
+
+if __name__ == "__main__":
+    main()

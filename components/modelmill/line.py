@@ -1,0 +1,305 @@
+"""THE wiring: the steps and their edges, declared once.
+
+`LINE` names the nodes. A node of scope LANE stands once for each target; an edge from such a node to one of scope RUN
+merges the lanes. `expand` turns the declaration and a recipe into tasks with their settings; every runner, the plan,
+the charts and the generated documents go through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import cast
+
+from modelmill.core.contract import JSON, Closed, StepContract
+from modelmill.core.evidence import Verdict
+from modelmill.deployment import Deployment
+from modelmill.recipe import Located, Recipe, Target
+from modelmill.steps.calibrate_quantize import contract as calibrate_quantize
+from modelmill.steps.evaluate import contract as evaluate
+from modelmill.steps.export import contract as export
+from modelmill.steps.fetch import contract as fetch
+from modelmill.steps.gate import contract as gate
+from modelmill.steps.optimize import contract as optimize
+from modelmill.steps.publish import contract as publish
+from modelmill.steps.retrain import contract as retrain
+
+
+class Scope(StrEnum):
+    """How often a node stands in an expanded line."""
+
+    RUN = "run"
+    LANE = "lane"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An output port of another node."""
+
+    node: str
+    port: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What settings are derived from."""
+
+    located: Located
+    deployment: Deployment
+    run: str | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.located.recipe
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step, or one part of a step, and where its inputs come from."""
+
+    contract: StepContract
+    scope: Scope
+    feeds: Mapping[str, Edge]
+    run_settings: Callable[[Job], Closed] | None = None
+    lane_settings: Callable[[Job, Target], Closed] | None = None
+    requires_verdicts: bool = False
+    """Whether the node waits for the verdicts that the recipe requires, and is skipped without them."""
+    alone: bool = False
+    """Whether nothing else may run on its machine meanwhile: it takes timings."""
+
+    @property
+    def id(self) -> str:
+        """The contract's id: ``evaluate-baseline``."""
+        return self.contract.id
+
+
+def _fetch(job: Job) -> fetch.Settings:
+    recipe, located = job.recipe, job.located
+    data = recipe.data.model_dump(exclude={"limit", "source"})
+    return fetch.Settings(
+        task=recipe.task,
+        model=fetch.ModelSource(source=located.source(recipe.model.source), sha256=recipe.model.sha256),
+        data=fetch.DataSource(
+            source=located.source(recipe.data.source),
+            limit=recipe.data.limit.model_dump(exclude_none=True),
+            **data,
+        ),
+        mounts=job.deployment.mounts,
+    )
+
+
+def _retrain(job: Job) -> retrain.Settings:
+    recipe = job.recipe
+    return retrain.Settings(task=recipe.task, retrain=recipe.retrain, max_length=recipe.model.max_length)
+
+
+def _choose(job: Job, target: Target) -> calibrate_quantize.ChooseSettings:
+    return calibrate_quantize.ChooseSettings(
+        task=job.recipe.task, runtime=target.runtime, precisions=target.precisions, scheme=target.scheme
+    )
+
+
+def _measure(job: Job, target: Target) -> evaluate.MeasureSettings:
+    return evaluate.MeasureSettings(
+        task=job.recipe.task,
+        runtime=target.runtime,
+        hardware_class=target.hardware_class,
+        **job.recipe.measure.model_dump(),
+    )
+
+
+def _gate(job: Job, target: Target) -> gate.Settings:
+    return gate.Settings(task=job.recipe.task, target=target.name, policy=job.recipe.gate)
+
+
+def _publish(job: Job) -> publish.Settings:
+    recipe = job.recipe
+    return publish.Settings(
+        model=recipe.publish.model,
+        channel=recipe.publish.channel,
+        recipe=cast("dict[str, JSON]", recipe.model_dump(mode="json")),
+        texts=recipe.publish.texts,
+        run=job.run,
+    )
+
+
+LINE: tuple[Node, ...] = (
+    Node(fetch.STEP, Scope.RUN, {}, run_settings=_fetch),
+    Node(
+        retrain.STEP,
+        Scope.RUN,
+        {"model": Edge("fetch", "model"), "train": Edge("fetch", "train"), "tune": Edge("fetch", "tune")},
+        run_settings=_retrain,
+    ),
+    Node(
+        evaluate.BASELINE,
+        Scope.RUN,
+        {"checkpoint": Edge("retrain", "checkpoint"), "rows": Edge("fetch", "evaluate")},
+        run_settings=lambda job: evaluate.BaselineSettings(task=job.recipe.task),
+    ),
+    Node(
+        export.STEP,
+        Scope.LANE,
+        {"checkpoint": Edge("retrain", "checkpoint")},
+        lane_settings=lambda job, target: export.Settings(task=job.recipe.task),
+    ),
+    Node(
+        optimize.STEP,
+        Scope.LANE,
+        {"model": Edge("export", "model")},
+        lane_settings=lambda job, target: optimize.Settings(task=job.recipe.task, runtime=target.runtime),
+    ),
+    Node(
+        calibrate_quantize.CHOOSE,
+        Scope.LANE,
+        {
+            "model": Edge("optimize", "model"),
+            "calibrate": Edge("fetch", "calibrate"),
+            "tune": Edge("fetch", "tune"),
+        },
+        lane_settings=_choose,
+    ),
+    Node(
+        calibrate_quantize.APPLY,
+        Scope.LANE,
+        {
+            "model": Edge("optimize", "model"),
+            "choice": Edge("calibrate-quantize-choose", "choice"),
+            "calibrate": Edge("fetch", "calibrate"),
+        },
+        lane_settings=lambda job, target: calibrate_quantize.ApplySettings(
+            task=job.recipe.task, runtime=target.runtime
+        ),
+    ),
+    Node(
+        evaluate.CANDIDATE,
+        Scope.LANE,
+        {"model": Edge("calibrate-quantize", "model"), "rows": Edge("fetch", "evaluate")},
+        lane_settings=lambda job, target: evaluate.CandidateSettings(task=job.recipe.task, runtime=target.runtime),
+    ),
+    Node(
+        evaluate.MEASURE,
+        Scope.LANE,
+        {
+            "checkpoint": Edge("retrain", "checkpoint"),
+            "exported": Edge("export", "model"),
+            "optimized": Edge("optimize", "model"),
+            "candidate": Edge("calibrate-quantize", "model"),
+            "rows": Edge("fetch", "evaluate"),
+        },
+        lane_settings=_measure,
+        alone=True,
+    ),
+    Node(
+        gate.STEP,
+        Scope.LANE,
+        {
+            "baseline": Edge("evaluate-baseline", "predictions"),
+            "candidate": Edge("evaluate-candidate", "predictions"),
+            "measurements": Edge("evaluate-measure", "measurements"),
+            "model": Edge("calibrate-quantize", "model"),
+            "rows": Edge("fetch", "evaluate"),
+        },
+        lane_settings=_gate,
+    ),
+    Node(
+        publish.STEP,
+        Scope.RUN,
+        {
+            "models": Edge("calibrate-quantize", "model"),
+            "choices": Edge("calibrate-quantize-choose", "choice"),
+            "verdicts": Edge("gate", "verdict"),
+        },
+        run_settings=_publish,
+        requires_verdicts=True,
+    ),
+)
+
+NODES: Mapping[str, Node] = {node.id: node for node in LINE}
+
+
+@dataclass(frozen=True)
+class TaskOutput:
+    """An output port of a task."""
+
+    task: str
+    port: str
+
+
+Feed = TaskOutput | Mapping[str, TaskOutput]
+"""What an input port is given; for a merge port, by target name."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One node for one lane, or for the run: what an orchestrator runs as one container."""
+
+    id: str
+    node: Node
+    target: Target | None
+    settings: Closed
+    feeds: Mapping[str, Feed] = field(default_factory=dict)
+
+    @property
+    def contract(self) -> StepContract:
+        """The node's contract."""
+        return self.node.contract
+
+
+def expand(job: Job) -> list[Task]:
+    """The tasks of a recipe in an order in which each follows what feeds it; lane by lane."""
+    targets = job.recipe.targets
+    tasks: list[Task] = []
+    for node in _of(Scope.RUN, merging=False):
+        tasks.append(_task(node, None, job, targets))
+    for target in targets:
+        tasks += [_task(node, target, job, targets) for node in _of(Scope.LANE)]
+    for node in _of(Scope.RUN, merging=True):
+        tasks.append(_task(node, None, job, targets))
+    return tasks
+
+
+def _of(scope: Scope, merging: bool | None = None) -> list[Node]:
+    found = [node for node in LINE if node.scope is scope]
+    return found if merging is None else [node for node in found if _merges(node) is merging]
+
+
+def _merges(node: Node) -> bool:
+    return any(port.many for port in node.contract.input_ports)
+
+
+def _task(node: Node, target: Target | None, job: Job, targets: Sequence[Target]) -> Task:
+    feeds: dict[str, Feed] = {}
+    for port in node.contract.input_ports:
+        edge = node.feeds[port.name]
+        if port.many:
+            feeds[port.name] = {lane.name: TaskOutput(task_id(edge.node, lane), edge.port) for lane in targets}
+        else:
+            feeds[port.name] = TaskOutput(task_id(edge.node, target), edge.port)
+    if target is None:
+        settings = cast("Callable[[Job], Closed]", node.run_settings)(job)
+    else:
+        settings = cast("Callable[[Job, Target], Closed]", node.lane_settings)(job, target)
+    return Task(id=task_id(node.id, target), node=node, target=target, settings=settings, feeds=feeds)
+
+
+def task_id(node: str, target: Target | None) -> str:
+    """``export.cpu-int8`` in a lane, ``fetch`` outside of one."""
+    return f"{node}.{target.name}" if target is not None and NODES[node].scope is Scope.LANE else node
+
+
+def decide(recipe: Recipe, verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Whether a run is promoted: what the recipe's ``publish.require`` makes of the lanes' verdicts.
+
+    ``any``: one pass is enough. Otherwise every required lane must pass; a fail outweighs an inconclusive.
+    """
+    require = recipe.publish.require
+    if require == "any":
+        found = set(verdicts.values())
+        order = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
+    else:
+        found = {verdicts[name] for name in (verdicts if require == "all" else require)}
+        order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+    return next(verdict for verdict in order if verdict in found)

@@ -1,0 +1,1 @@
+"""How the line is run: one step anywhere (container), all of it on this machine (local)."""

@@ -1,0 +1,191 @@
+"""One step anywhere: fetch inputs → run → check → store outputs.
+
+Every orchestrator runs a step through `run_step`, so that a step is keyed, resumed, stored and adopted in one way.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import modelmill
+from modelmill.core import manifest, records
+from modelmill.core.contract import JSON, Closed, Kind, Report, StepContract, directories, scratch_of
+from modelmill.core.errors import ModelmillError
+from modelmill.core.hardware import Hardware, cpu
+from modelmill.core.progress import Bar, Progress
+from modelmill.core.stepkey import InputDigests, keyed, package_versions, step_key
+from modelmill.core.store import Scratch, Store
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What running, or finding, a step gave."""
+
+    key: str
+    record: records.StepRecord
+    cached: bool
+    notes: tuple[str, ...] = ()
+    """What was found wrong with a stored output that was then made again."""
+    effect: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A step whose settings are resolved and whose key is known."""
+
+    contract: StepContract
+    settings: Closed
+    inputs: InputDigests
+    hardware: Hardware
+    packages: Mapping[str, str]
+    key: str
+
+
+def prepare(contract: StepContract, settings: Closed, inputs: InputDigests, progress: Progress) -> Prepared:
+    """Resolve the settings and make the key. Light: no model library is imported."""
+    resolve = contract.load_resolve()
+    resolved = resolve(settings, progress) if resolve else settings
+    hardware, packages = cpu(), package_versions(contract.packages)
+    key = step_key(contract, resolved, inputs, hardware, packages)
+    return Prepared(contract, resolved, inputs, hardware, packages, key)
+
+
+def find(store: Store, prepared: Prepared) -> tuple[records.StepRecord | None, tuple[str, ...]]:
+    """The stored record of a prepared step whose outputs are all whole, and what was found wrong otherwise."""
+    record, reasons = records.find(store, prepared.key)
+    return record, tuple(reasons)
+
+
+def run_step(store: Store, prepared: Prepared, progress: Progress) -> StepResult:
+    """Find a step's outputs in the store, or make them.
+
+    The outputs become visible under the key at once, when all are stored; of several writers the first wins and the
+    others adopt its outputs.
+
+    Raises:
+        ModelmillError: As the step raises it; `CorruptArtifactError` where an input's bytes are not its digest's.
+    """
+    record, notes = find(store, prepared)
+    cached = record is not None
+    if record is None:
+        for note in notes:
+            progress.fact(note)
+        record = _make(store, prepared, progress)
+    return StepResult(prepared.key, record, cached, notes, effect_of(store, prepared, record, progress))
+
+
+def effect_of(store: Store, prepared: Prepared, record: records.StepRecord, progress: Progress) -> Mapping[str, JSON]:
+    """Do what the step does in the store besides its outputs; nothing for most steps."""
+    effect = prepared.contract.load_effect()
+    if effect is None:
+        return {}
+    outputs = {name: (store.get_artifact(digest, progress), digest) for name, digest in record.outputs.items()}
+    report: Report = effect(store, outputs, prepared.settings, progress)
+    return report.facts
+
+
+def _make(store: Store, prepared: Prepared, progress: Progress) -> records.StepRecord:
+    contract = prepared.contract
+    started = time.monotonic()
+    inputs = {name: _fetched(store, at, progress) for name, at in prepared.inputs.items()}
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelmill-")))
+        found: dict[str, Path | Mapping[str, Path]] = {}
+        for port in contract.output_ports:
+            path = found[port.name] = work / port.name
+            path.mkdir()
+        scratch: Scratch | None = None
+        for name in scratch_of(contract.outputs):
+            scratch = stack.enter_context(store.open_scratch(prepared.key, progress))
+            found[name] = scratch.path
+        report = contract.load()(
+            directories(contract.inputs, inputs),
+            directories(contract.outputs, found),
+            prepared.settings,
+            _Saving(progress, scratch) if scratch else progress,
+        )
+        digests: dict[str, str] = {}
+        for port in contract.output_ports:
+            digests[port.name] = _stored(store, work / port.name, port.type, prepared, progress)
+        record = records.StepRecord(
+            step=contract.name,
+            part=contract.part,
+            key=prepared.key,
+            reproducible=contract.kind is Kind.REPRODUCIBLE,
+            settings=keyed(prepared.settings),
+            inputs={name: dict(at) if isinstance(at, Mapping) else at for name, at in prepared.inputs.items()},
+            packages=dict(prepared.packages),
+            hardware=prepared.hardware,
+            outputs=digests,
+            facts=dict(report.facts),
+            seconds=round(time.monotonic() - started, 3),
+            peak_rss_bytes=peak_rss_bytes(),
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            modelmill=modelmill.__version__,
+        )
+        kept = records.adopt_or_store(store, record)
+        if scratch:
+            scratch.clear()
+        return kept
+
+
+def _fetched(store: Store, at: str | Mapping[str, str], progress: Progress) -> Path | Mapping[str, Path]:
+    if isinstance(at, str):
+        return store.get_artifact(at, progress)
+    return {name: store.get_artifact(digest, progress) for name, digest in at.items()}
+
+
+def _stored(store: Store, directory: Path, type: str, prepared: Prepared, progress: Progress) -> str:
+    made = manifest.build(directory, type)
+    if not made.files:
+        what = f"the step {prepared.contract.id} ended without writing its output {directory.name}"
+        raise ModelmillError(what, fix="this is a bug of the step: report it")
+    made = made.model_copy(
+        update={
+            "made_by": {
+                "step": prepared.contract.name,
+                "part": prepared.contract.part,
+                "version": prepared.contract.version,
+                "key": prepared.key,
+            },
+            "made_from": {name: dict(at) if isinstance(at, Mapping) else at for name, at in prepared.inputs.items()},
+        }
+    )
+    store.put_artifact(directory, made, progress)
+    shutil.rmtree(directory, ignore_errors=True)
+    return made.digest
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident set of this process or of one of its ended children, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return int(max(own, children)) * unit
+
+
+class _Saving:
+    """Progress whose `saved` makes a scratch directory durable."""
+
+    def __init__(self, progress: Progress, scratch: Scratch) -> None:
+        self._progress, self._scratch = progress, scratch
+
+    def fact(self, text: str) -> None:
+        self._progress.fact(text)
+
+    @contextmanager
+    def bar(self, label: str, total: float | None = None, unit: str = "") -> Iterator[Bar]:
+        with self._progress.bar(label, total, unit) as bar:
+            yield bar
+
+    def saved(self, path: Path) -> None:
+        self._scratch.saved(path)

@@ -1,0 +1,211 @@
+"""All of the line on this machine, one task after another.
+
+Tasks run in line order: timings must be taken alone, and two cores gain nothing from two trainings at once. Each task
+that is not in the store runs in a process of its own (`modelmill.runners.process`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import cast
+
+from modelmill.core import evidence, records
+from modelmill.core.contract import JSON
+from modelmill.core.errors import CorruptArtifactError, ModelmillError
+from modelmill.core.evidence import Verdict
+from modelmill.core.manifest import canonical
+from modelmill.core.progress import Progress
+from modelmill.core.stepkey import InputDigests
+from modelmill.core.store import Store
+from modelmill.line import Job, Task, TaskOutput, decide, expand
+from modelmill.reports.render import render_run
+from modelmill.runners import container, view
+from modelmill.runners.process import StepCommand, run_in_process
+from modelmill.runners.result import RunDocument, Status, StepRow, TargetRow, overall_digest
+
+MAX_REPAIRS = 8
+"""Damaged inputs that one run makes anew before it gives up: a disk that loses more is no store."""
+
+
+@dataclass
+class _Walk:
+    """What is known while a run walks its tasks."""
+
+    rows: dict[str, StepRow] = field(default_factory=dict)
+    verdicts: dict[str, evidence.LaneEvidence] = field(default_factory=dict)
+    effect: Mapping[str, JSON] = field(default_factory=dict)
+
+
+def new_run_id() -> str:
+    """A sortable name: UTC time and a few random digits."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def recipe_digest(job: Job) -> str:
+    """``sha256:…`` of the validated recipe."""
+    return "sha256:" + hashlib.sha256(canonical(job.recipe.model_dump(mode="json"))).hexdigest()
+
+
+def run(job: Job, store: Store, progress: Progress) -> RunDocument:
+    """Run a recipe's line and keep the run's document and report in the store.
+
+    Returns:
+        The finished run: promoted, refused or inconclusive.
+
+    Raises:
+        ModelmillError: A task failed; the run's document says so, and what had finished stays in the store.
+    """
+    name = new_run_id()
+    job = Job(located=job.located, deployment=job.deployment, run=name)
+    started = time.monotonic()
+    document = RunDocument(
+        run=name,
+        recipe=job.recipe.name,
+        recipe_digest=recipe_digest(job),
+        status=Status.RUNNING,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    walk = _Walk()
+    try:
+        with records.lease(store, name):
+            _walk_repairing(job, store, progress, walk)
+            document = _finished(job, store, walk, document, time.monotonic() - started)
+            records.write_run(store, name, document.model_dump(mode="json"))
+    except (ModelmillError, KeyboardInterrupt) as error:
+        status = Status.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Status.FAILED
+        _keep_ended(store, walk, document, status, error, time.monotonic() - started)
+        raise
+    return document
+
+
+def _walk_repairing(job: Job, store: Store, progress: Progress, walk: _Walk) -> None:
+    """Walk all tasks; where an input turns out damaged, drop it and walk again: its maker makes it anew."""
+    for _ in range(MAX_REPAIRS):
+        try:
+            _walk_tasks(job, store, progress, walk)
+        except CorruptArtifactError as error:
+            made_by = next((row.name for row in walk.rows.values() if error.digest in row.digests.values()), None)
+            if made_by is None:
+                raise
+            progress.fact(f"an output of {made_by} is damaged and made again: {error.what}")
+            store.delete_artifact(error.digest)
+        else:
+            return
+    what = f"{MAX_REPAIRS} outputs of this run were damaged after they were stored"
+    raise CorruptArtifactError(what, digest="", where=store.uri)
+
+
+def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk) -> None:
+    walk.rows.clear()
+    walk.verdicts.clear()
+    for task in expand(job):
+        if task.node.requires_verdicts:
+            decision = decide(job.recipe, {name: lane.verdict for name, lane in walk.verdicts.items()})
+            if decision is not Verdict.PASS:
+                progress.fact(f"{task.id}: skipped, the verdict is {decision.value}")
+                continue
+        _run_task(task, store, progress, walk)
+        if task.contract.name == "gate" and task.target is not None:
+            directory = store.get_artifact(walk.rows[task.id].digests["verdict"], progress)
+            lane = evidence.LaneEvidence.model_validate_json((directory / "verdict.json").read_bytes())
+            walk.verdicts[task.target.name] = lane
+
+
+def inputs_of(task: Task, rows: Mapping[str, StepRow]) -> InputDigests:
+    """The digests at a task's input ports, from the rows of the tasks that feed it."""
+
+    def digest(output: TaskOutput) -> str:
+        return rows[output.task].digests[output.port]
+
+    return {
+        port: digest(feed) if isinstance(feed, TaskOutput) else {lane: digest(at) for lane, at in feed.items()}
+        for port, feed in task.feeds.items()
+    }
+
+
+def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk) -> None:
+    inputs = inputs_of(task, walk.rows)
+    prepared = container.prepare(task.contract, task.settings, inputs, progress)
+    record, notes = container.find(store, prepared)
+    cached = record is not None
+    if record is not None:
+        effect = container.effect_of(store, prepared, record, progress)
+        progress.fact(f"{task.id}: in the store")
+    else:
+        for note in notes:
+            progress.fact(note)
+        progress.fact(f"{task.id}: running")
+        settings = cast("Mapping[str, JSON]", prepared.settings.model_dump(mode="json"))
+        outcome = run_in_process(StepCommand(task.contract.id, store.uri, settings, inputs))
+        outcome.raise_error()
+        record, effect, cached = cast("records.StepRecord", outcome.record), outcome.effect, outcome.cached
+        progress.fact(f"{task.id}: done in {record.seconds:.1f} s, peak memory {record.peak_rss_bytes / 2**20:.0f} MiB")
+    row = StepRow(
+        name=task.contract.name,
+        part=task.contract.part,
+        target=task.target.name if task.target else None,
+        key=record.key,
+        digest=overall_digest(record.outputs),
+        reproducible=record.reproducible,
+        outputs={port: store.artifact_uri(at) for port, at in record.outputs.items()},
+        digests=dict(record.outputs),
+        inputs={port: at if isinstance(at, str) else dict(at) for port, at in inputs.items()},
+        cached=cached,
+        seconds=record.seconds,
+        peak_rss_bytes=record.peak_rss_bytes,
+        facts=dict(record.facts),
+    )
+    walk.rows[task.id] = row
+    walk.effect = effect or walk.effect
+
+
+def _finished(job: Job, store: Store, walk: _Walk, document: RunDocument, seconds: float) -> RunDocument:
+    decision = decide(job.recipe, {name: lane.verdict for name, lane in walk.verdicts.items()})
+    targets = {}
+    for name, lane in walk.verdicts.items():
+        applied = walk.rows[f"calibrate-quantize.{name}"]
+        targets[name] = TargetRow.of(lane, applied.outputs["model"], applied.digests["model"])
+    promoted = decision is Verdict.PASS
+    report_name = f"runs/{document.run}.html"
+    document = document.model_copy(
+        update={
+            "status": Status.of(decision),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "steps": list(walk.rows.values()),
+            "targets": targets,
+            "bundle": store.artifact_uri(str(walk.effect["artifact"])) if promoted else None,
+            "bundle_digest": str(walk.effect["bundle"]) if promoted else None,
+            "channel": job.recipe.publish.channel if promoted else None,
+            "report": f"{store.uri}/{report_name}",
+        }
+    )
+    recipe = cast("dict[str, JSON]", job.recipe.model_dump(mode="json"))
+    html = render_run(view.run_view(document, list(walk.verdicts.values()), recipe))
+    store.create(report_name, html.encode())
+    return document
+
+
+def _keep_ended(
+    store: Store, walk: _Walk, document: RunDocument, status: Status, error: BaseException, seconds: float
+) -> None:
+    """Keep the document of a run that did not finish, where the store still answers and there is anything to keep."""
+    if not walk.rows:
+        return
+    ended = document.model_copy(
+        update={
+            "status": status,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "steps": list(walk.rows.values()),
+            "error": str(error) or "interrupted",
+        }
+    )
+    with contextlib.suppress(ModelmillError):
+        records.write_run(store, document.run, ended.model_dump(mode="json"))

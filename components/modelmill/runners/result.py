@@ -1,0 +1,145 @@
+"""The document that ``modelmill run --json`` prints and a store keeps of each run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import Field
+
+from modelmill.core.contract import JSON, Closed
+from modelmill.core.evidence import EncoderLatency, Interval, LaneEvidence, Metric, Verdict
+from modelmill.core.manifest import canonical
+
+
+class Status(StrEnum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+    INCONCLUSIVE = "inconclusive"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of ``modelmill run``."""
+        return {Status.PROMOTED: 0, Status.REFUSED: 3, Status.INCONCLUSIVE: 4}.get(self, 1)
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> Status:
+        """The status of a finished run whose required lanes gave ``verdict``."""
+        return {
+            Verdict.PASS: cls.PROMOTED,
+            Verdict.FAIL: cls.REFUSED,
+            Verdict.INCONCLUSIVE: cls.INCONCLUSIVE,
+        }[verdict]
+
+
+class StepRow(Closed):
+    """One finished task."""
+
+    name: str
+    part: str | None = None
+    target: str | None
+    key: str
+    digest: str = Field(description="of the output, or over all outputs where the step has several")
+    reproducible: bool
+    outputs: dict[str, str] = Field(description="output port → URI")
+    digests: dict[str, str] = Field(description="output port → digest")
+    inputs: dict[str, str | dict[str, str]] = Field(description="input port → digest, or target → digest")
+    cached: bool
+    seconds: float = Field(description="what making the output took, also where it was found in the store")
+    peak_rss_bytes: int
+    facts: dict[str, JSON] = Field(default_factory=dict)
+
+
+class LatencyRow(Closed):
+    """One measured cell."""
+
+    workload: str
+    batch_size: int
+    sequence_length: int
+    baseline_ms_p50: float
+    candidate_ms_p50: float
+    candidate_ms_p95: float
+    speedup: float
+    speedup_ci: Interval
+    gain_over_unquantized: float
+    gain_over_unquantized_ci: Interval
+
+    @classmethod
+    def of(cls, cell: EncoderLatency) -> LatencyRow:
+        """The cell without its samples."""
+        return cls(**{name: getattr(cell, name) for name in cls.model_fields})
+
+
+class TargetRow(Closed):
+    """One lane."""
+
+    verdict: Verdict
+    reasons: list[str]
+    hardware_class: str
+    metric: Metric
+    baseline: float
+    candidate: float
+    drop_points: float
+    drop_points_ci: Interval
+    latency: list[LatencyRow]
+    size_bytes: int
+    size_ratio: float
+    peak_rss_bytes: int
+    precision: str
+    artifact: str = Field(description="URI of the candidate")
+    digest: str = Field(description="digest of the candidate")
+
+    @classmethod
+    def of(cls, evidence: LaneEvidence, artifact: str, digest: str) -> TargetRow:
+        """The lane's row from its verdict."""
+        measured = evidence.measurements
+        return cls(
+            verdict=evidence.verdict,
+            reasons=evidence.reasons,
+            hardware_class=measured.hardware_class,
+            metric=evidence.metric,
+            baseline=evidence.baseline,
+            candidate=evidence.candidate,
+            drop_points=evidence.drop_points,
+            drop_points_ci=evidence.drop_points_ci,
+            latency=[LatencyRow.of(cell) for cell in measured.latency],
+            size_bytes=measured.size_bytes,
+            size_ratio=measured.size_ratio,
+            peak_rss_bytes=measured.peak_rss_bytes,
+            precision=evidence.precision,
+            artifact=artifact,
+            digest=digest,
+        )
+
+
+class RunDocument(Closed):
+    """One run of the line."""
+
+    format: int = 1
+    run: str
+    recipe: str = Field(description="the recipe's name")
+    recipe_digest: str = Field(description="digest of the validated recipe")
+    status: Status
+    started_at: str = Field(description="UTC, ISO 8601")
+    finished_at: str | None = None
+    seconds: float = 0.0
+    steps: list[StepRow] = Field(default_factory=list)
+    targets: dict[str, TargetRow] = Field(default_factory=dict)
+    bundle: str | None = Field(None, description="URI of the published bundle")
+    bundle_digest: str | None = None
+    channel: str | None = Field(None, description="the channel that names the bundle")
+    report: str | None = Field(None, description="URI of the HTML report")
+    error: str | None = Field(None, description="what ended a failed run")
+
+
+def overall_digest(outputs: Mapping[str, str]) -> str:
+    """One digest for a task: its output's, or one over all of them by port."""
+    if len(outputs) == 1:
+        return next(iter(outputs.values()))
+    return "sha256:" + hashlib.sha256(canonical(dict(outputs))).hexdigest()
