@@ -10,17 +10,25 @@ Layout, the same in both::
     registry/<model>/…               bundles, channels, history (`modelmill.core.registry`); written by publish alone
 
 A tree is complete when its manifest is there; documents are small and change only by compare-and-swap.
+
+What may be removed is decided by age (`modelmill.core.gc`), so whoever relies on something that lies there already
+*renews* it first: `renew_artifact` and `retire_artifact` exclude each other, and who renewed keeps the artifact.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from modelmill.core.manifest import Manifest
+from pydantic import ValidationError
+
+from modelmill.core.errors import CorruptArtifactError, StoreError, UsageError
+from modelmill.core.manifest import Manifest, safe_name
 from modelmill.core.progress import Progress
 
 
@@ -33,13 +41,29 @@ class Document:
     """Opaque: an ETag on S3, a content hash on disk."""
 
 
+@dataclass(frozen=True)
+class Removed:
+    """What was taken away."""
+
+    count: int
+    size: int
+    """Bytes."""
+
+
 class Scratch(Protocol):
-    """A directory that outlives a killed attempt."""
+    """A directory that outlives a killed attempt.
+
+    What lay there when the attempt was killed and had not been reported as saved is not there for the next one.
+    """
 
     path: Path
 
     def saved(self, path: Path) -> None:
-        """Make ``path`` (below `path`) durable: complete, it is there for the next attempt."""
+        """Make ``path`` (a file or directory below `path`) durable: complete, it is there for the next attempt.
+
+        It is not changed afterwards, or said to be saved again. What was saved before and has been removed since is
+        forgotten.
+        """
         ...
 
     def clear(self) -> None:
@@ -89,7 +113,26 @@ class Store(Protocol):
         ...
 
     def list_artifacts(self) -> Iterator[tuple[str, float]]:
-        """(digest, time of last change in seconds since the epoch) of all artifacts, incomplete ones too."""
+        """(digest, time of last change or renewal by the store's clock) of all artifacts, incomplete ones too."""
+        ...
+
+    def renew_artifact(self, digest: str) -> bool:
+        """Make an artifact that lies there already as young as a new one; False where it is gone or going.
+
+        After True no `retire_artifact` takes it before it has aged again.
+        """
+        ...
+
+    def retire_artifact(self, digest: str, older_than: float) -> Removed | None:
+        """Remove an artifact unless it was stored or renewed after ``older_than``; None where it stays or was gone."""
+        ...
+
+    def discard_leftovers(self, older_than: float) -> Removed:
+        """Remove what killed writers left behind and nobody sees: temporary files, open multipart uploads."""
+        ...
+
+    def now(self) -> float:
+        """The store's clock in seconds since the epoch: what the times in its listings are compared with."""
         ...
 
     def read(self, name: str) -> Document | None:
@@ -104,8 +147,11 @@ class Store(Protocol):
         """Write a document whose version must still be ``version``; False where it has changed or is gone."""
         ...
 
-    def delete(self, name: str) -> None:
-        """Remove a document. A missing one is no error."""
+    def delete(self, name: str, version: str | None = None) -> bool:
+        """Remove a document; given a ``version``, only while it still is that one. False where nothing was removed.
+
+        A missing one is no error.
+        """
         ...
 
     def list_documents(self, prefix: str) -> Iterator[tuple[str, float]]:
@@ -126,5 +172,75 @@ class Store(Protocol):
 
 
 def hex_of(digest: str) -> str:
-    """The hex part of ``sha256:…``."""
+    """The hex part of ``sha256:…``.
+
+    Raises:
+        StoreError: It is no digest: a name made of it could lie anywhere.
+    """
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        what = f"{digest[:80]!r} is no digest of the form sha256:<64 hex digits>"
+        raise StoreError(what, fix="run again: what refers to it is damaged")
     return digest.removeprefix("sha256:")
+
+
+def document_name(name: str) -> str:
+    """``name`` if it can name a document.
+
+    Raises:
+        UsageError: It leaves the store, or lies where artifacts and scratch do.
+    """
+    try:
+        parts = safe_name(name).split("/")
+    except StoreError:
+        parts = []
+    if len(parts) < 2 or parts[0] in ("artifacts", "scratch", "tmp") or any(part in ("", ".") for part in parts):
+        what = f"{name!r} cannot name a document of the store"
+        raise UsageError(what, fix="use a name such as registry/MODEL/channels.json")
+    return name
+
+
+def manifest_from(content: bytes, digest: str, where: str) -> Manifest:
+    """The manifest in ``content``, which must be that of ``digest`` and stay inside its directory.
+
+    Raises:
+        CorruptArtifactError: It cannot be read, its files are not what the digest is over, or one of them would lie
+            outside the artifact.
+        StoreError: A newer modelmill wrote it.
+    """
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    refuse_newer(document, "artifact", where)
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError:
+        what = "its manifest.json cannot be read"
+        raise CorruptArtifactError(what, digest=digest, where=where) from None
+    for name in manifest.files:
+        try:
+            safe_name(name)
+        except StoreError as error:
+            raise CorruptArtifactError(error.what, digest=digest, where=where) from None
+    if manifest.digest != digest:
+        what = "its manifest.json lists other files than the digest is over"
+        raise CorruptArtifactError(what, digest=digest, where=where)
+    return manifest
+
+
+def refuse_newer(document: object, kind: str, where: str) -> None:
+    """Refuse a stored document whose format is newer than this modelmill knows.
+
+    Raises:
+        StoreError: Its ``format`` is above 1.
+    """
+    number = document.get("format") if isinstance(document, dict) else None
+    if isinstance(number, int) and number > 1:
+        what = f"this {kind} has format {number}, written by a newer modelmill; this one reads format 1"
+        raise StoreError(what, where=where, fix="upgrade modelmill, or use another store")
+
+
+def changed(path: Path) -> StoreError:
+    """The error for a file that is not what its manifest says when it is stored."""
+    what = f"{path.name} changed while it was stored, or is gone"
+    return StoreError(what, where=str(path), fix="run again")
