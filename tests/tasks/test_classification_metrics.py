@@ -25,9 +25,7 @@ def test_metrics_are_scikit_learns(classes: int, seed: int) -> None:
     assert found["macro_f1"] == pytest.approx(f1_score(reference, predicted, average="macro"), abs=1e-12)
     present = np.unique(reference)
     recalls = recall_score(reference, predicted, labels=present, average=None)
-    assert found["per_class"] == pytest.approx(
-        {labels[k]: recall for k, recall in zip(present, recalls, strict=True)}
-    )
+    assert found["per_class"] == pytest.approx({labels[k]: recall for k, recall in zip(present, recalls, strict=True)})
 
 
 def test_metrics_by_hand() -> None:
@@ -38,9 +36,7 @@ def test_metrics_by_hand() -> None:
     assert found["per_class"] == {"a": 0.5, "b": 1.0, "c": 0.0}
 
 
-def test_metrics_leave_no_file_and_no_random_state_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_leave_no_file_and_no_random_state_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     np.random.seed(3)
     before = np.random.get_state()[1].copy()

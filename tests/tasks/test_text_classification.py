@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import make_checkpoint, make_tokenizer
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from modelmill.core.errors import DataError, ModelError, RecipeError
 from modelmill.tasks import registry
 from modelmill.tasks.text_classification import TextClassification
+from small_models import make_checkpoint, make_tokenizer
 
 TASK = TextClassification()
 
@@ -47,7 +47,7 @@ def test_the_registry_loads_nothing_heavy() -> None:
 
 
 def test_an_unknown_task_is_refused_with_the_names_of_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="use one of: .*text-classification"):
+    with pytest.raises(RecipeError, match=r"use one of: .*text-classification"):
         registry.get("text-clasification")
 
 
@@ -154,13 +154,9 @@ def test_samples_have_exactly_the_length_and_only_ordinary_tokens_inside(
         ("roberta", ("input_ids", "attention_mask")),
     ],
 )
-def test_the_graph_takes_what_the_model_knows(
-    tmp_path: Path, architecture: str, inputs: tuple[str, ...]
-) -> None:
+def test_the_graph_takes_what_the_model_knows(tmp_path: Path, architecture: str, inputs: tuple[str, ...]) -> None:
     changes = {"type_vocab_size": 1} if architecture == "roberta" else {}
-    model = AutoModelForSequenceClassification.from_pretrained(
-        make_checkpoint(tmp_path, architecture, **changes)
-    )
+    model = AutoModelForSequenceClassification.from_pretrained(make_checkpoint(tmp_path, architecture, **changes))
     unit = TASK.export_units(model)[0]
     assert (unit.role, unit.inputs, unit.outputs) == ("model", inputs, ("logits",))
     assert unit.dynamic_axes["input_ids"] == {0: "batch", 1: "sequence"}

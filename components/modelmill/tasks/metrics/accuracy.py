@@ -17,9 +17,7 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
             description="Share of rows whose predicted class is the reference class.",
             citation="",
             inputs_description="predictions, references: class numbers, one a row. Gives accuracy, 0 to 1.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:

@@ -21,9 +21,7 @@ class MacroF1(evaluate.Metric):  # type: ignore[misc]
             description="Unweighted mean of the classes' F1 scores.",
             citation="",
             inputs_description="predictions, references: class numbers, one a row. Gives macro_f1, 0 to 1.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:

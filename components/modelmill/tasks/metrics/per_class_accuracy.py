@@ -17,9 +17,7 @@ class PerClassAccuracy(evaluate.Metric):  # type: ignore[misc]
             description="Share of each class's rows that are right.",
             citation="",
             inputs_description="predictions, references: class numbers, one a row. Gives per_class.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, dict[int, float]]:
