@@ -6,16 +6,18 @@ every step that handles a model handles any number of graphs.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from modelmill.core.contract import JSON, Closed
-from modelmill.core.errors import ModelError
-from modelmill.core.manifest import write_json
+from modelmill.core.errors import ModelError, StoreError
+from modelmill.core.manifest import safe_name, write_json
 
 MODEL_DOCUMENT = "model.json"
+CONFIG = "config.json"
 
 
 class Tensor(Closed):
@@ -74,7 +76,11 @@ class ModelDocument(Closed):
     def files(self) -> list[str]:
         """Every file the artifact needs besides model.json, sorted."""
         graphs = [name for item in self.components.values() for name in (item.file, *item.external_data)]
-        return sorted({*graphs, *(name for files in self.processors.values() for name in files), "config.json"})
+        return sorted({*graphs, *self.companions()})
+
+    def companions(self) -> list[str]:
+        """The files that are no graph, sorted: config.json and the processors'."""
+        return sorted({*(name for files in self.processors.values() for name in files), CONFIG})
 
 
 def write_model(directory: Path, document: ModelDocument) -> None:
@@ -86,15 +92,32 @@ def read_model(directory: Path) -> ModelDocument:
     """The artifact's ``model.json``.
 
     Raises:
-        ModelError: It is missing, or names a file that is not there.
+        ModelError: It is missing or malformed, or names a file that is not there or lies outside.
     """
     path = directory / MODEL_DOCUMENT
     if not path.is_file():
         what = "this is no model artifact: it has no model.json"
         raise ModelError(what, where=str(directory), fix="give the directory that an export step wrote")
-    document = ModelDocument.model_validate_json(path.read_bytes())
-    for name in document.files():
+    again = "run the line again to make the artifact anew"
+    try:
+        document = ModelDocument.model_validate_json(path.read_bytes())
+        names = [safe_name(name) for name in document.files()]
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"model.json is not what an export step writes: {first['msg']}"
+        field = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ModelError(what, where=f"{path}: {field}", fix=again) from None
+    except StoreError as error:
+        raise ModelError(error.what, where=str(path), fix="do not use it: it names files outside itself") from None
+    for name in names:
         if not (directory / name).is_file():
             what = f"model.json names {name}, which is not there"
-            raise ModelError(what, where=str(directory), fix="run the line again to make the artifact anew")
+            raise ModelError(what, where=str(directory), fix=again)
     return document
+
+
+def copy_companions(document: ModelDocument, source: Path, destination: Path) -> None:
+    """Copy what a model keeps while its graphs change: config.json and the processors' files, bytes as they are."""
+    for name in document.companions():
+        (destination / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, destination / name)

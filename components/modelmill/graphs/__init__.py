@@ -1,0 +1,1 @@
+"""ONNX graphs: their bytes, their parity, their fusion. It imports core alone."""
