@@ -20,10 +20,10 @@ from modelmill.cli.options import (
 )
 from modelmill.cli.output import megabytes, print_json, print_table, print_text, short
 from modelmill.cli.progress import stderr_progress
-from modelmill.core.documents import nearest, validate
+from modelmill.core.documents import nearest
 from modelmill.core.errors import ModelmillError, UsageError
 from modelmill.line import NODES, Job
-from modelmill.runners import container, local, plan, process
+from modelmill.runners import local, plan, process
 from modelmill.runners.result import RunDocument
 
 
@@ -157,18 +157,9 @@ def step(
             hint = f"did you mean {near}? " if near else ""
             what = f"there is no step {name!r}"
             raise UsageError(what, where="NAME", fix=f"{hint}The steps are: {', '.join(NODES)}")
-        contract = NODES[name].contract
         digests = _inputs_of(name, inputs or [])
         opened, _ = store_and_deployment(store)
-        parsed = validate(contract.settings, _read_settings(settings), str(settings), UsageError)
-        found = container.run_step(opened, container.prepare(contract, parsed, digests, progress), progress)
-        outcome = process.StepOutcome(
-            key=found.key,
-            cached=found.cached,
-            record=found.record,
-            notes=list(found.notes),
-            effect=dict(found.effect),
-        )
+        outcome = process.run_here(process.StepCommand(name, opened.uri, _read_settings(settings), digests), progress)
     except ModelmillError as problem:
         error = problem
         outcome = process.StepOutcome(error=process.error_document(problem))

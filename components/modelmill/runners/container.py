@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import modelmill
 from modelmill.core import manifest, records
-from modelmill.core.contract import JSON, Closed, Kind, Report, StepContract, directories, scratch_of
+from modelmill.core.contract import JSON, Closed, Report, StepContract, directories, scratch_of
 from modelmill.core.errors import ModelmillError
 from modelmill.core.hardware import Hardware, cpu
 from modelmill.core.progress import Bar, Progress
@@ -120,7 +119,7 @@ def _make(store: Store, prepared: Prepared, progress: Progress) -> records.StepR
             step=contract.name,
             part=contract.part,
             key=prepared.key,
-            reproducible=contract.kind is Kind.REPRODUCIBLE,
+            kind=contract.kind,
             settings=keyed(prepared.settings),
             inputs={name: dict(at) if isinstance(at, Mapping) else at for name, at in prepared.inputs.items()},
             packages=dict(prepared.packages),
@@ -129,7 +128,7 @@ def _make(store: Store, prepared: Prepared, progress: Progress) -> records.StepR
             facts=dict(report.facts),
             seconds=round(time.monotonic() - started, 3),
             peak_rss_bytes=peak_rss_bytes(),
-            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            made_at=records.utc_now(),
             modelmill=modelmill.__version__,
         )
         kept = records.adopt_or_store(store, record)

@@ -10,13 +10,13 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
 
-from modelmill.core import evidence, records
-from modelmill.core.contract import JSON
+from modelmill.core import evidence, leases, records
+from modelmill.core.contract import JSON, Kind
 from modelmill.core.errors import CorruptArtifactError, ModelmillError
 from modelmill.core.evidence import Verdict
 from modelmill.core.manifest import canonical
@@ -26,7 +26,7 @@ from modelmill.core.store import Store
 from modelmill.line import Job, Task, TaskOutput, decide, expand
 from modelmill.reports.render import render_run
 from modelmill.runners import container, view
-from modelmill.runners.process import StepCommand, run_in_process
+from modelmill.runners.process import StepCommand, StepOutcome, run_in_process
 from modelmill.runners.result import RunDocument, Status, StepRow, TargetRow, overall_digest
 
 MAX_REPAIRS = 8
@@ -40,6 +40,8 @@ class _Walk:
     rows: dict[str, StepRow] = field(default_factory=dict)
     verdicts: dict[str, evidence.LaneEvidence] = field(default_factory=dict)
     effect: Mapping[str, JSON] = field(default_factory=dict)
+    started: Callable[[], object] | None = None
+    """Called once, when the first task has finished."""
 
 
 def new_run_id() -> str:
@@ -52,8 +54,18 @@ def recipe_digest(job: Job) -> str:
     return "sha256:" + hashlib.sha256(canonical(job.recipe.model_dump(mode="json"))).hexdigest()
 
 
-def run(job: Job, store: Store, progress: Progress) -> RunDocument:
+Execute = Callable[[StepCommand], StepOutcome]
+"""What runs a step that is not in the store."""
+
+
+def run(job: Job, store: Store, progress: Progress, execute: Execute = run_in_process) -> RunDocument:
     """Run a recipe's line and keep the run's document and report in the store.
+
+    Args:
+        job: The recipe and where it runs.
+        store: Where artifacts live.
+        progress: Where to report to.
+        execute: Runs one step; in a process of its own unless told otherwise.
 
     Returns:
         The finished run: promoted, refused or inconclusive.
@@ -69,14 +81,16 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         recipe=job.recipe.name,
         recipe_digest=recipe_digest(job),
         status=Status.RUNNING,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        started_at=records.utc_now(),
     )
     walk = _Walk()
     try:
-        with records.lease(store, name):
-            _walk_repairing(job, store, progress, walk)
+        with contextlib.ExitStack() as stack:
+            # Not before a first task has finished: wrong input leaves a store as it was.
+            walk.started = lambda: stack.enter_context(leases.hold(store, name))
+            _walk_repairing(job, store, progress, walk, execute)
             document = _finished(job, store, walk, document, time.monotonic() - started)
-            records.write_run(store, name, document.model_dump(mode="json"))
+            _keep(store, document)
     except (ModelmillError, KeyboardInterrupt) as error:
         status = Status.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Status.FAILED
         _keep_ended(store, walk, document, status, error, time.monotonic() - started)
@@ -84,11 +98,11 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
     return document
 
 
-def _walk_repairing(job: Job, store: Store, progress: Progress, walk: _Walk) -> None:
+def _walk_repairing(job: Job, store: Store, progress: Progress, walk: _Walk, execute: Execute) -> None:
     """Walk all tasks; where an input turns out damaged, drop it and walk again: its maker makes it anew."""
     for _ in range(MAX_REPAIRS):
         try:
-            _walk_tasks(job, store, progress, walk)
+            _walk_tasks(job, store, progress, walk, execute)
         except CorruptArtifactError as error:
             made_by = next((row.name for row in walk.rows.values() if error.digest in row.digests.values()), None)
             if made_by is None:
@@ -101,7 +115,7 @@ def _walk_repairing(job: Job, store: Store, progress: Progress, walk: _Walk) -> 
     raise CorruptArtifactError(what, digest="", where=store.uri)
 
 
-def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk) -> None:
+def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk, execute: Execute) -> None:
     walk.rows.clear()
     walk.verdicts.clear()
     for task in expand(job):
@@ -110,7 +124,7 @@ def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk) -> None
             if decision is not Verdict.PASS:
                 progress.fact(f"{task.id}: skipped, the verdict is {decision.value}")
                 continue
-        _run_task(task, store, progress, walk)
+        _run_task(task, store, progress, walk, execute)
         if task.contract.name == "gate" and task.target is not None:
             directory = store.get_artifact(walk.rows[task.id].digests["verdict"], progress)
             lane = evidence.LaneEvidence.model_validate_json((directory / "verdict.json").read_bytes())
@@ -129,7 +143,7 @@ def inputs_of(task: Task, rows: Mapping[str, StepRow]) -> InputDigests:
     }
 
 
-def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk) -> None:
+def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk, execute: Execute) -> None:
     inputs = inputs_of(task, walk.rows)
     prepared = container.prepare(task.contract, task.settings, inputs, progress)
     record, notes = container.find(store, prepared)
@@ -142,7 +156,7 @@ def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk) -> None
             progress.fact(note)
         progress.fact(f"{task.id}: running")
         settings = cast("Mapping[str, JSON]", prepared.settings.model_dump(mode="json"))
-        outcome = run_in_process(StepCommand(task.contract.id, store.uri, settings, inputs))
+        outcome = execute(StepCommand(task.contract.id, store.uri, settings, inputs))
         outcome.raise_error()
         record, effect, cached = cast("records.StepRecord", outcome.record), outcome.effect, outcome.cached
         progress.fact(f"{task.id}: done in {record.seconds:.1f} s, peak memory {record.peak_rss_bytes / 2**20:.0f} MiB")
@@ -152,7 +166,7 @@ def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk) -> None
         target=task.target.name if task.target else None,
         key=record.key,
         digest=overall_digest(record.outputs),
-        reproducible=record.reproducible,
+        reproducible=record.kind is Kind.REPRODUCIBLE,
         outputs={port: store.artifact_uri(at) for port, at in record.outputs.items()},
         digests=dict(record.outputs),
         inputs={port: at if isinstance(at, str) else dict(at) for port, at in inputs.items()},
@@ -162,6 +176,9 @@ def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk) -> None
         facts=dict(record.facts),
     )
     walk.rows[task.id] = row
+    if walk.started is not None:
+        walk.started()
+        walk.started = None
     walk.effect = effect or walk.effect
 
 
@@ -176,7 +193,7 @@ def _finished(job: Job, store: Store, walk: _Walk, document: RunDocument, second
     document = document.model_copy(
         update={
             "status": Status.of(decision),
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished_at": records.utc_now(),
             "seconds": round(seconds, 3),
             "steps": list(walk.rows.values()),
             "targets": targets,
@@ -192,6 +209,18 @@ def _finished(job: Job, store: Store, walk: _Walk, document: RunDocument, second
     return document
 
 
+def _keep(store: Store, document: RunDocument) -> None:
+    record = records.RunRecord(
+        run=document.run,
+        recipe=document.recipe_digest,
+        status=document.status.value,
+        started_at=document.started_at,
+        finished_at=document.finished_at,
+        document=document.model_dump(mode="json"),
+    )
+    records.save_run(store, record)
+
+
 def _keep_ended(
     store: Store, walk: _Walk, document: RunDocument, status: Status, error: BaseException, seconds: float
 ) -> None:
@@ -201,11 +230,11 @@ def _keep_ended(
     ended = document.model_copy(
         update={
             "status": status,
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished_at": records.utc_now(),
             "seconds": round(seconds, 3),
             "steps": list(walk.rows.values()),
             "error": str(error) or "interrupted",
         }
     )
     with contextlib.suppress(ModelmillError):
-        records.write_run(store, document.run, ended.model_dump(mode="json"))
+        _keep(store, ended)

@@ -54,7 +54,7 @@ def plan(job: Job, store: Store, progress: Progress) -> Plan:
         key, state = None, State.UNKNOWN
         if inputs is not None:
             prepared = container.prepare(task.contract, task.settings, inputs, progress)
-            record, _ = records.find(store, prepared.key)
+            record, _ = records.find(store, prepared.key, adopt=False)
             key, state = prepared.key, State.CACHED if record else State.MISSING
             if record:
                 outputs[task.id] = dict(record.outputs)

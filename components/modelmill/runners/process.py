@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,12 @@ from pydantic import Field
 
 from modelmill.core import errors, records
 from modelmill.core.contract import JSON, Closed
+from modelmill.core.documents import validate
+from modelmill.core.progress import Progress
 from modelmill.core.stepkey import InputDigests
+from modelmill.core.stores import open_store
+from modelmill.line import NODES
+from modelmill.runners import container
 
 
 class StepOutcome(Closed):
@@ -80,6 +86,22 @@ class StepCommand:
         return [*arguments, "--result", str(result_file)]
 
 
+def run_here(command: StepCommand, progress: Progress) -> StepOutcome:
+    """Run a step in this process.
+
+    Raises:
+        UsageError: The settings are not the step's.
+        ModelmillError: As the step raises it.
+    """
+    contract = NODES[command.step].contract
+    settings = validate(contract.settings, command.settings, f"settings of {command.step}", errors.UsageError)
+    prepared = container.prepare(contract, settings, command.inputs, progress)
+    found = container.run_step(open_store(command.store), prepared, progress)
+    return StepOutcome(
+        key=found.key, cached=found.cached, record=found.record, notes=list(found.notes), effect=dict(found.effect)
+    )
+
+
 def run_in_process(command: StepCommand) -> StepOutcome:
     """Run a step in a child process that ends with this one.
 
@@ -94,7 +116,8 @@ def run_in_process(command: StepCommand) -> StepOutcome:
         settings_file, result_file = Path(folder) / "settings.json", Path(folder) / "result.json"
         settings_file.write_text(json.dumps(command.settings))
         watched, held = os.pipe()
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, held)
             arguments = [*command.arguments(settings_file, result_file), "--lifeline", str(watched)]
             child = subprocess.Popen(
                 [sys.executable, "-m", "modelmill.cli.main", *arguments],
@@ -103,14 +126,9 @@ def run_in_process(command: StepCommand) -> StepOutcome:
                 pass_fds=(watched,),
             )
             os.close(watched)
-            try:
-                code = child.wait()
-            except BaseException:
-                child.terminate()
-                child.wait()
-                raise
-        finally:
-            os.close(held)
+            stack.callback(child.wait)
+            stack.callback(child.terminate)
+            code = child.wait()
         if code < 0:
             name = signal.Signals(-code).name
             what = f"the step {command.step} was killed by {name}"

@@ -79,7 +79,7 @@ class MeasureOutputs:
 class Cell(Closed):
     """One shape of input."""
 
-    batch_size: int = Field(ge=1, le=1024)
+    batch_size: int = Field(ge=1, le=1024, description="inputs a call")
     sequence_length: int = Field(ge=1, le=8192, description="tokens; cut to the model's maximum")
 
 

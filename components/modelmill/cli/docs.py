@@ -1,0 +1,179 @@
+"""The generated documents: step tables, recipe reference, command reference.
+
+``python -m modelmill.cli.docs`` writes them; with ``--check`` it fails where one is not what the code says. A document
+with marks (``<!-- generated: NAME -->`` … ``<!-- /generated -->``) is filled between them; the rest is a person's.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.testing import CliRunner
+
+from modelmill import recipe as recipes
+from modelmill.cli.main import app
+from modelmill.cli.recipes import starter
+from modelmill.core.contract import StepContract
+from modelmill.line import LINE, Scope
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "components" / "modelmill"
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    """A JSON schema's type for people."""
+    if "anyOf" in schema or "oneOf" in schema:
+        return " or ".join(_type_of(item) for item in schema.get("anyOf") or schema["oneOf"])
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    if "enum" in schema:
+        return ", ".join(f"`{item}`" for item in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array":
+        return f"list of {_type_of(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))
+
+
+def _fields(schema: dict[str, Any]) -> str:
+    """A table of a JSON schema's fields."""
+    required = set(schema.get("required", []))
+    rows = []
+    for name, field in schema.get("properties", {}).items():
+        default = "required" if name in required else f"`{field['default']}`" if "default" in field else "see schema"
+        rows.append([f"`{name}`", _type_of(field), default, str(field.get("description", ""))])
+    return _table(["field", "type", "default", "meaning"], rows) if rows else "No fields."
+
+
+def contract_tables(contracts: list[StepContract]) -> str:
+    """Ports and settings of a step's parts."""
+    parts = []
+    for contract in contracts:
+        title = f"### `{contract.id}`\n\n" if len(contracts) > 1 else ""
+        machine = ", ".join(sorted(item.value.replace("_", " ") for item in contract.key_on)) or "nothing"
+        ports = [
+            [direction, f"`{port.name}`" + (" (one a lane)" if port.many else ""), port.type.value, port.description]
+            for direction, found in (("in", contract.input_ports), ("out", contract.output_ports))
+            for port in found
+        ]
+        text = (
+            f"{title}{contract.summary} Version {contract.version}, {contract.kind.value}; its key holds the versions"
+            f" of {', '.join(contract.packages) or 'no package'}, and of the machine {machine}.\n\n"
+            f"{_table(['', 'port', 'type', 'holds'], ports)}\n\n"
+        )
+        parts.append(text + _fields(contract.settings.model_json_schema()))
+    return "\n\n".join(parts)
+
+
+def steps_page() -> str:
+    """components/README.md: step → ports → settings → image."""
+    rows = []
+    for node in LINE:
+        contract = node.contract
+        folder = contract.name.replace("-", "_")
+        rows.append(
+            [
+                f"[`{contract.id}`](modelmill/steps/{folder}/README.md)",
+                "one a target" if node.scope is Scope.LANE else "one a run",
+                ", ".join(f"`{port.name}`" for port in contract.input_ports) or "–",
+                ", ".join(f"`{port.name}`" for port in contract.output_ports),
+                ", ".join(f"`{name}`" for name in contract.settings.model_fields),
+                contract.kind.value,
+            ]
+        )
+    return (
+        "# The steps\n\n"
+        "Written by `make docs` from `modelmill/line.py` and the contracts. Every step is run as"
+        " `modelmill step NAME --store URI --settings FILE --input PORT=DIGEST`, wherever the `ml` extra is.\n\n"
+        + _table(["step", "stands", "inputs", "outputs", "settings", "outputs are"], rows)
+        + "\n"
+    )
+
+
+def recipe_page() -> str:
+    """pipelines/README.md: every field of a recipe."""
+    schema = recipes.schema()
+    parts = [
+        "# Recipes\n",
+        "Written by `make docs` from `modelmill/recipe.py`. `modelmill init` starts a recipe, `modelmill check` "
+        "validates one, `modelmill schema` prints the JSON schema for editors. Structural fields "
+        f"({', '.join(f'`{name}`' for name in recipes.structural_fields())}) shape the line itself; every other "
+        "field may be set for one run with `--set PATH=VALUE`.\n",
+        "[recipes/demo.yaml](recipes/demo.yaml) is what `modelmill init` writes and `make demo` runs.\n",
+        f"## Recipe\n\n{_fields(schema)}\n",
+    ]
+    for name, definition in sorted(schema.get("$defs", {}).items()):
+        if "properties" in definition:
+            parts.append(f"## {name}\n\n{str(definition.get('description', '')).strip()}\n\n{_fields(definition)}\n")
+    return "\n".join(parts)
+
+
+def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def commands_page() -> str:
+    """cli/README.md: the --help of every command."""
+    runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
+    parts = ["# Commands\n", "Written by `make docs`: what each command prints for `--help`.\n"]
+    for path, _ in _commands(typer.main.get_command(app), "modelmill"):
+        shown = runner.invoke(app, [*path.split()[1:], "--help"], prog_name="modelmill")
+        text = "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+        parts.append(f"## {path}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def documents() -> Iterator[tuple[Path, Callable[[str], str]]]:
+    """Every generated document and how it is made from what is there."""
+    yield ROOT / "components" / "README.md", lambda _: steps_page()
+    yield ROOT / "pipelines" / "README.md", lambda _: recipe_page()
+    yield ROOT / "pipelines" / "recipes" / "demo.yaml", lambda _: starter()
+    yield SOURCE / "cli" / "README.md", lambda _: commands_page()
+    for name in dict.fromkeys(node.contract.name for node in LINE):
+        contracts = [node.contract for node in LINE if node.contract.name == name]
+        path = SOURCE / "steps" / name.replace("-", "_") / "README.md"
+        yield path, lambda text, contracts=contracts: _filled(text, contract_tables(contracts))  # type: ignore[misc]
+
+
+def _filled(text: str, content: str) -> str:
+    marks = re.compile(r"(<!-- generated: contract -->\n).*?(<!-- /generated -->)", re.DOTALL)
+    return marks.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+
+
+def main() -> None:
+    """Write the documents, or with ``--check`` name those that are not what the code says."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for path, make in documents():
+        present = path.read_text("utf-8") if path.is_file() else ""
+        wanted = make(present)
+        if wanted != present:
+            stale.append(path)
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(wanted, "utf-8")
+    for path in stale:
+        sys.stdout.write(f"{'stale' if check else 'written'}: {path.relative_to(ROOT)}\n")
+    if check and stale:
+        sys.stdout.write("run `make docs`\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""A finished run as its report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from modelmill.core.contract import JSON
+from modelmill.core.evidence import LaneEvidence
+from modelmill.reports import view as reports
+from modelmill.runners.result import RunDocument
+
+
+def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mapping[str, JSON]) -> reports.RunView:
+    """The report's view of a run.
+
+    Args:
+        document: The run, finished.
+        lanes: Its verdicts.
+        recipe: The recipe as it was run.
+    """
+    warnings = [str(word) for row in document.steps for word in _words(row.facts.get("warnings"))]
+    return reports.RunView(
+        title=document.recipe,
+        run=document.run,
+        status=reports.RunStatus(document.status.value),
+        started=document.started_at,
+        finished=document.finished_at,
+        lanes=list(lanes),
+        steps=[
+            reports.StepRow(
+                name=row.name,
+                part=row.part,
+                target=row.target,
+                key=row.key,
+                inputs=row.inputs,
+                digests=row.digests,
+                reproducible=row.reproducible,
+                cached=row.cached,
+                seconds=row.seconds,
+                peak_rss_bytes=row.peak_rss_bytes,
+            )
+            for row in document.steps
+        ],
+        recipe=dict(recipe),
+        bundle=document.bundle_digest,
+        channel=document.channel,
+        warnings=warnings,
+    )
+
+
+def _words(value: JSON) -> list[JSON]:
+    return value if isinstance(value, list) else []
