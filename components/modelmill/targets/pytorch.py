@@ -158,6 +158,26 @@ def check_vocabulary(model: Any, processor: Any, directory: Path) -> None:
         raise ModelError(what, where=str(directory), fix=fix)
 
 
+def max_length_of(model: Any, processor: Any) -> int:
+    """Tokens at which texts are cut: the tokenizer's limit, and never more than the model has positions for.
+
+    Raises:
+        ModelError: Neither the tokenizer nor the configuration tells.
+    """
+    limits = [processor.model_max_length]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions:
+        # RoBERTa's positions start after its padding token: 514 embeddings are for 512 tokens.
+        offset_types = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "roberta-prelayernorm"}
+        offset = (model.config.pad_token_id or 0) + 1 if model.config.model_type in offset_types else 0
+        limits.append(positions - offset)
+    maximum = int(min(limits))
+    if maximum > 1_000_000:
+        what = "neither the tokenizer nor the model tells how long a text may be"
+        raise ModelError(what, where="tokenizer_config.json: model_max_length", fix="write the length there")
+    return maximum
+
+
 class PytorchSession:
     """A loaded checkpoint, ready to answer in the form of `modelmill.targets.base.Session`.
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from modelmill.core import hardware
 from modelmill.core.contract import Report
-from modelmill.core.errors import ModelError
 from modelmill.core.model import CONFIG, Component, Execution, ModelDocument, write_model
 from modelmill.core.progress import Progress
 from modelmill.graphs import files, parity
@@ -20,7 +19,7 @@ from modelmill.steps.export.chain import stage_inputs
 from modelmill.steps.export.contract import Inputs, Outputs, Settings
 from modelmill.steps.export.tracing import TRACE_BATCH_SIZE, TRACE_LENGTH, trace
 from modelmill.targets.onnxruntime_cpu import open_session
-from modelmill.targets.pytorch import PytorchSession, load_checkpoint
+from modelmill.targets.pytorch import PytorchSession, load_checkpoint, max_length_of
 from modelmill.tasks import registry
 from modelmill.tasks.base import Batch, ExportUnit
 from modelmill.tasks.samples import random_batch
@@ -71,26 +70,6 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     write_model(outputs.model, document.model_copy(update={"facts": {"export_parity": found.bound()}}))
     progress.fact(f"{len(components)} graph(s), opset {opset}: {found.words('PyTorch')}")
     return Report({"export_parity": found.fact(), "opset": opset, "max_length": maximum})
-
-
-def max_length_of(model: Any, processor: Any) -> int:
-    """Tokens at which texts are cut: the tokenizer's limit, and never more than the model has positions for.
-
-    Raises:
-        ModelError: Neither the tokenizer nor the configuration tells.
-    """
-    limits = [processor.model_max_length]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions:
-        # RoBERTa's positions start after its padding token: 514 embeddings are for 512 tokens.
-        offset_types = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "roberta-prelayernorm"}
-        offset = (model.config.pad_token_id or 0) + 1 if model.config.model_type in offset_types else 0
-        limits.append(positions - offset)
-    maximum = int(min(limits))
-    if maximum > 1_000_000:
-        what = "neither the tokenizer nor the model tells how long a text may be"
-        raise ModelError(what, where="tokenizer_config.json: model_max_length", fix="write the length there")
-    return maximum
 
 
 def _write_graphs(
