@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from small_models import make_checkpoint
 
 from modelmill import recipe as recipes
 from modelmill.core.progress import SilentProgress
@@ -18,6 +17,7 @@ from modelmill.line import Job
 from modelmill.runners import local
 from modelmill.runners.process import StepCommand, StepOutcome, run_here
 from modelmill.runners.result import RunDocument
+from small_models import make_checkpoint
 
 TOPICS = {
     "card": "card pin virtual physical visa declined lost stolen",

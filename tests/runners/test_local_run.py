@@ -1,0 +1,153 @@
+"""The local runner on a small model, all steps real and in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+from modelmill.core import registry
+from modelmill.core.evidence import Verdict
+from modelmill.core.local_store import LocalStore
+from modelmill.core.model import read_model
+from modelmill.core.store import Store
+from modelmill.runners.result import RunDocument, Status
+from whole_line import make_recipe, reproducible_digests, run_in_this_process
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the recipe, its model, its rows and the first run's store lie."""
+    return tmp_path_factory.mktemp("line")
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Store:
+    return LocalStore(folder / "store")
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path, store: Store) -> RunDocument:
+    """A run on an empty store."""
+    return run_in_this_process(make_recipe(folder), store)
+
+
+def test_a_good_model_is_promoted(first: RunDocument, store: Store) -> None:
+    assert first.status is Status.PROMOTED
+    assert not any(row.cached for row in first.steps)
+    assert [row.name for row in first.steps] == [
+        "fetch", "retrain", "evaluate", "export", "optimize", "calibrate-quantize", "calibrate-quantize",
+        "evaluate", "evaluate", "gate", "publish",
+    ]  # fmt: skip
+    lane = first.targets["cpu-int8"]
+    assert lane.verdict is Verdict.PASS
+    assert lane.baseline > 0.9, "the three topics have words of their own"
+    assert lane.precision == "int8"
+    assert lane.latency[0].speedup > 0
+    channel = registry.show_channel(store, "small", "staging")
+    assert channel is not None
+    assert channel.bundle == first.bundle_digest
+
+
+def test_every_step_records_its_time_and_memory(first: RunDocument) -> None:
+    for row in first.steps:
+        assert row.seconds > 0
+        assert row.peak_rss_bytes > 10_000_000
+
+
+def test_the_bundle_loads_as_it_is(first: RunDocument) -> None:
+    bundle = Path(str(first.bundle))
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    labels = AutoConfig.from_pretrained(bundle).id2label
+    document = read_model(bundle)
+    (graph,) = document.components.values()
+    session = onnxruntime.InferenceSession(bundle / graph.file)
+    encoded = tokenizer(["card pin lost stolen", "cash top up fee charge"], padding=True, return_tensors="np")
+    wanted = {item.name: encoded[item.name].astype(np.int64) for item in session.get_inputs()}
+    (logits,) = session.run(["logits"], wanted)
+    assert [labels[int(index)] for index in logits.argmax(-1)] == ["card", "money"]
+
+
+def test_a_second_run_finds_everything_in_the_store(first: RunDocument, folder: Path, store: Store) -> None:
+    second = run_in_this_process(make_recipe(folder), store)
+    assert all(row.cached for row in second.steps)
+    assert [row.digest for row in second.steps] == [row.digest for row in first.steps]
+    assert second.bundle == first.bundle
+    channel = registry.show_channel(store, "small", "staging")
+    assert channel is not None
+    assert len(channel.history) == 1, "the same bundle again is no move"
+
+
+def test_another_store_gets_the_same_bytes(first: RunDocument, folder: Path, tmp_path: Path) -> None:
+    other = run_in_this_process(make_recipe(folder), LocalStore(tmp_path / "other"))
+    assert reproducible_digests(other) == reproducible_digests(first)
+    assert other.bundle_digest == first.bundle_digest
+
+
+def test_a_threshold_out_of_reach_is_a_refusal_with_a_report_and_no_channel(folder: Path, store: Store) -> None:
+    recipe = make_recipe(folder, publish={"model": "refused-model", "channel": "staging"})
+    refused = run_in_this_process(recipe, store, "gate.min_speedup=1000")
+    assert refused.status is Status.REFUSED
+    assert refused.status.exit_code == 3
+    assert "publish" not in [row.name for row in refused.steps]
+    assert [row.name for row in refused.steps if not row.cached] == ["gate"], "a threshold only judges anew"
+    assert refused.bundle is None
+    assert registry.show_channel(store, "refused-model", "staging") is None
+    assert "1000" in Path(str(refused.report)).read_text("utf-8")
+    assert any("speed" in reason for reason in refused.targets["cpu-int8"].reasons)
+
+
+def test_too_few_rows_are_inconclusive(folder: Path, store: Store) -> None:
+    document = run_in_this_process(make_recipe(folder), store, "data.limit.evaluate=30")
+    assert document.status is Status.INCONCLUSIVE
+    assert document.status.exit_code == 4
+
+
+def test_two_lanes_share_what_is_equal_work(folder: Path, store: Store) -> None:
+    lanes = [{"name": "cpu-int8", "precision": "int8"}, {"name": "cpu-float", "precision": "float32"}]
+    document = run_in_this_process(make_recipe(folder, targets=lanes), store, "publish.model=two")
+    rows = {(row.name, row.part, row.target): row for row in document.steps}
+    assert rows["export", None, "cpu-int8"].key == rows["export", None, "cpu-float"].key
+    assert rows["export", None, "cpu-float"].cached
+    assert document.targets["cpu-float"].precision == "float32"
+    assert document.targets["cpu-float"].drop_points == 0.0
+
+
+def _tamper(path: Path) -> None:
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_output_is_made_again_and_it_says_so(folder: Path, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    recipe = make_recipe(folder)
+    before = run_in_this_process(recipe, store)
+    exported = next(row for row in before.steps if row.name == "export")
+    _tamper(Path(exported.outputs["model"]) / "model.onnx")
+    after = run_in_this_process(recipe, store)
+    assert [row.name for row in after.steps if not row.cached] == ["export"]
+    assert reproducible_digests(after) == reproducible_digests(before)
+
+
+def test_the_printed_document_has_the_fields_of_the_design(first: RunDocument) -> None:
+    document = json.loads(first.model_dump_json())
+    assert {"run", "status", "steps", "targets", "bundle", "channel", "report"} <= set(document)
+    step = {"name", "target", "key", "digest", "reproducible", "outputs", "cached", "seconds", "peak_rss_bytes"}
+    assert all(step <= set(row) for row in document["steps"])
+    lane = document["targets"]["cpu-int8"]
+    assert {
+        "verdict", "hardware_class", "metric", "baseline", "candidate", "drop_points", "drop_points_ci", "latency",
+        "size_bytes", "size_ratio", "peak_rss_bytes", "precision", "artifact", "digest",
+    } <= set(lane)  # fmt: skip
+    assert {
+        "workload", "batch_size", "sequence_length", "baseline_ms_p50", "candidate_ms_p50", "candidate_ms_p95",
+        "speedup", "speedup_ci", "gain_over_unquantized",
+    } <= set(lane["latency"][0])  # fmt: skip
+    retrain = next(row for row in document["steps"] if row["name"] == "retrain")
+    assert (Path(retrain["outputs"]["checkpoint"]) / "model.safetensors").is_file()
