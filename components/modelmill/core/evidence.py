@@ -95,6 +95,9 @@ class Check(Closed):
     value: float
     interval: Interval | None = None
     words: str = Field(description="one sentence for people: what was found, and why that is the verdict")
+    rows_to_settle: int | None = Field(
+        None, description="inconclusive: evaluation rows in all that would decide, at the rates seen"
+    )
 
 
 class ClassChange(Closed):

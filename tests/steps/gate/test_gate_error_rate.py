@@ -1,0 +1,92 @@
+"""The error rate that the gate promises, and its power: simulated, exact, and as the README tells them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from modelmill.steps import gate
+from modelmill.steps.gate.operating import exact_rates, simulated_rates
+
+MARGIN = 0.01
+CONFIDENCE = 0.95
+ROWS = (50, 200, 1000, 3080)
+# Share of rows that only the candidate gets right; that of lost rows is one point more: the truth is at the margin.
+PATTERNS = {"one-sided": 0.0, "very sparse": 0.001, "sparse": 0.005, "usual": 0.02, "frequent": 0.1, "noisy": 0.3}
+README = Path(gate.__file__).with_name("README.md")
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("gained", PATTERNS.values(), ids=PATTERNS)
+def test_a_candidate_at_the_margin_passes_at_most_as_often_as_promised(rows: int, gained: float) -> None:
+    evaluations = 5000
+    rates = simulated_rates(rows, MARGIN, gained, MARGIN, CONFIDENCE, evaluations)
+    allowed = 0.05 + 3 * math.sqrt(0.05 * 0.95 / evaluations)
+    assert rates.passed <= allowed
+    assert rates.failed <= allowed
+
+
+@pytest.mark.parametrize(
+    ("rows", "gained"),
+    [(50, 0.0), (50, 0.1), (200, 0.005), (200, 0.02), (200, 0.3), (1000, 0.0), (1000, 0.02), (3080, 0.001)],
+)
+def test_simulation_and_exact_sum_agree(rows: int, gained: float) -> None:
+    exact = exact_rates(rows, MARGIN, gained, MARGIN, CONFIDENCE)
+    simulated = simulated_rates(rows, MARGIN, gained, MARGIN, CONFIDENCE, 20_000, seed=1)
+    for one, other in ((exact.passed, simulated.passed), (exact.failed, simulated.failed)):
+        assert abs(one - other) <= 4 * math.sqrt(max(one * (1 - one), 1e-4) / 20_000)
+
+
+def test_a_candidate_beyond_the_margin_hardly_ever_passes() -> None:
+    assert exact_rates(3080, 0.02, 0.01, MARGIN, CONFIDENCE).passed < 1e-3
+
+
+# The score test alone passes 6.6 % here: 270 rows is where no lost row just satisfies it.
+def test_one_sided_disagreement_keeps_the_promise_where_the_score_test_alone_does_not() -> None:
+    for rows in (268, 270, 300, 450, 750):
+        assert exact_rates(rows, MARGIN, 0.0, MARGIN, CONFIDENCE).passed <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_exact_error_rate_is_what_the_readme_says() -> None:
+    worst: dict[int, tuple[float, float]] = {}
+    for rows in (50, 70, 90, 100, 150, 200, 270, 300, 500, 750, 1000, 3080):
+        found = [exact_rates(rows, MARGIN, share, MARGIN, CONFIDENCE) for share in (
+            0.0, 1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 6e-3, 8e-3, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1,
+        )]  # fmt: skip
+        worst[rows] = (max(item.passed for item in found), max(item.failed for item in found))
+    lines = ["| rows | passes a candidate at the margin | fails one |", "| --- | --- | --- |"]
+    lines += [f"| {rows:,} | {_percent(passed)} | {_percent(failed)} |" for rows, (passed, failed) in worst.items()]
+    assert max(passed for passed, _ in worst.values()) <= 0.0605
+    assert max(failed for _, failed in worst.values()) <= 0.0605
+    assert all(max(worst[rows]) <= 0.053 for rows in (50, 200, 1000, 3080))
+    _is_in_readme("error rate", lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_power_is_what_the_readme_says() -> None:
+    lines = ["| rows | true drop, points | 0.5 % disagree | 1 % | 2 % | 4 % |", "| --- | --- | --- | --- | --- | --- |"]
+    for rows in (500, 3000, 10_000):
+        for drop in (0.0, 0.005):
+            cells = [
+                _percent(exact_rates(rows, drop, (share - drop) / 2, MARGIN, CONFIDENCE).passed)
+                for share in (0.005, 0.01, 0.02, 0.04)
+            ]
+            lines.append(f"| {rows:,} | {100 * drop:g} | {' | '.join(cells)} |")
+    _is_in_readme("power", lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _is_in_readme(name: str, lines: list[str]) -> None:
+    """Whether the README's table between its markers is ``lines``; pytest shows them where it is not."""
+    found = re.search(rf"<!-- generated: {name} -->\n(.*?)\n<!-- /generated -->", README.read_text("utf-8"), re.DOTALL)
+    assert found
+    assert found[1] == "\n".join(lines)
