@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modelmill.core.store import Store
 from modelmill.core.stores import open_store
+from seaweed import Seaweed, seaweed
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """One real S3 server for the session."""
+    with seaweed(tmp_path_factory.mktemp("seaweed") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def s3_uri(s3_server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A prefix of its own on the server, with the environment set to reach it."""
+    for name, value in s3_server.environment(tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.bucket}/test/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
-    return open_store(str(tmp_path / "store"))
+    if request.param == "local":
+        return open_store(str(tmp_path / "store"))
+    return open_store(request.getfixturevalue("s3_uri"))

@@ -146,19 +146,17 @@ def test_documents_are_listed_by_prefix_in_order(store: Store) -> None:
 
 
 def test_one_of_sixteen_racing_creators_wins(store: Store) -> None:
-    for round in range(5):
-        for content in (lambda writer: b"%d" % writer, lambda writer: b"the same"):
-            name = f"keys/race-{round}-{content(1) == content(2)}.json"
-
-            def attempt(writer: int, name: str = name, content=content) -> bool:  # type: ignore[no-untyped-def]
-                return open_store(store.uri).create(name, content(writer))
-
-            with ThreadPoolExecutor(16) as pool:
-                won = list(pool.map(attempt, range(16)))
-            assert sum(won) == 1
-            document = store.read(name)
-            assert document is not None
-            assert document.content == content(won.index(True))
+    rivals = [open_store(store.uri) for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        for round in range(5):
+            for same in (False, True):
+                name = f"keys/race-{round}-{same}.json"
+                contents = [b"the same" if same else b"%d" % rival for rival in range(16)]
+                won = list(pool.map(lambda rival, content, name=name: rival.create(name, content), rivals, contents))
+                assert sum(won) == 1
+                document = store.read(name)
+                assert document is not None
+                assert document.content == contents[won.index(True)]
 
 
 def test_a_counter_under_eight_writers_is_exact(store: Store) -> None:

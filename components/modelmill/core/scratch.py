@@ -48,7 +48,7 @@ class Saved(Closed):
         kept = {
             name: files
             for name, files in self.paths.items()
-            if all(_matches(work / file, entry) for file, entry in files.items())
+            if all(matches(work / file, entry) for file, entry in files.items())
         }
         left = Saved(paths=kept)
         wanted = left.files()
@@ -71,25 +71,28 @@ class LocalScratch:
         self._handle = handle
         self._index = folder / "saved.json"
 
-    def restore(self) -> None:
-        """Leave what was saved, remove the rest."""
+    def restore(self, index: Saved | None = None) -> Saved:
+        """Leave what was saved, remove the rest; ``index`` says what was saved where another place keeps that."""
         with durable.told(self.folder, "open a scratch directory"):
             self.path.mkdir(exist_ok=True)
-            try:
-                index = Saved.model_validate_json(self._index.read_bytes())
-            except (FileNotFoundError, ValidationError):
-                index = Saved()
-            self._write(index.prune(self.path))
+            left = (index or self._read()).prune(self.path)
+            self._write(left)
+        return left
 
     def saved(self, path: Path) -> None:
         """Make ``path`` durable."""
+        self.save(path)
+
+    def save(self, path: Path) -> Saved:
+        """Make ``path`` durable; all that is saved now."""
         with durable.told(self.folder, "save to a scratch directory"):
-            index = Saved.model_validate_json(self._index.read_bytes()).with_path(self.path, path)
+            index = self._read().with_path(self.path, path)
             for file in _files(path):
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
                 durable.sync_directory(file.parent)
             self._write(index)
+        return index
 
     def clear(self) -> None:
         """Remove what is in it."""
@@ -101,6 +104,12 @@ class LocalScratch:
         if self.private or not any(self.path.glob("*")):
             durable.remove_tree(self.folder)
         os.close(self._handle)
+
+    def _read(self) -> Saved:
+        try:
+            return Saved.model_validate_json(self._index.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return Saved()
 
     def _write(self, index: Saved) -> None:
         temporary = self.folder / durable.token()
@@ -155,7 +164,8 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _matches(path: Path, entry: FileEntry) -> bool:
+def matches(path: Path, entry: FileEntry) -> bool:
+    """Whether a regular file lies at ``path`` with the entry's bytes."""
     return (
         path.is_file()
         and not path.is_symlink()
