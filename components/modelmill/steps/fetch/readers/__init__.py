@@ -1,0 +1,1 @@
+"""One module per way of turning fetched files into rows by split."""

@@ -1,0 +1,1 @@
+"""One module per scheme: how a source is pinned, listed and copied."""
