@@ -41,13 +41,13 @@ def quiet_transformers() -> Iterator[None]:
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            transformers_logging.enable_progress_bar()
 
 
 def load_checkpoint(directory: Path, task: Task) -> tuple[Any, Any]:
@@ -66,7 +66,7 @@ def load_checkpoint(directory: Path, task: Task) -> tuple[Any, Any]:
     """
     model, absent = load_weights(directory, task)
     if absent:
-        what = f"the weights do not fill the model: {_listed(absent)}"
+        what = f"the weights do not fill the model: {listed(absent)}"
         fix = "fine-tune it first (retrain: {method: fine-tune}), or take a checkpoint of this task"
         raise ModelError(what, where=str(directory / _WEIGHTS[0]), fix=fix)
     processor = load_processor(directory)
@@ -74,7 +74,7 @@ def load_checkpoint(directory: Path, task: Task) -> tuple[Any, Any]:
     return model, processor
 
 
-def load_weights(directory: Path, task: Task, **config: Any) -> tuple[Any, list[str]]:
+def load_weights(directory: Path, task: Task, **config: Any) -> tuple[Any, dict[str, str]]:
     """Load a model for a task; what its checkpoint lacks is newly initialised from torch's global generator.
 
     Args:
@@ -83,7 +83,7 @@ def load_weights(directory: Path, task: Task, **config: Any) -> tuple[Any, list[
         config: Values that replace config.json's.
 
     Returns:
-        The model (float32, eval mode) and, in words, each weight that is missing or has another shape, sorted.
+        The model (float32, eval mode), and weight → what is wrong, for each that is missing or has another shape.
 
     Raises:
         ModelError: As for `load_checkpoint`, missing and mismatched weights apart.
@@ -116,9 +116,9 @@ def load_weights(directory: Path, task: Task, **config: Any) -> tuple[Any, list[
             what = f"the weight {name} holds values that are not finite"
             fix = "take an undamaged copy: a model with such a weight answers nonsense"
             raise ModelError(what, where=str(directory / _WEIGHTS[0]), fix=fix)
-    absent = [f"{name} is missing" for name in found["missing_keys"]]
-    absent += [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found["mismatched_keys"]]
-    return model.eval(), sorted(absent)
+    absent = dict.fromkeys(found["missing_keys"], "is missing")
+    absent |= {name: f"is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found["mismatched_keys"]}
+    return model.eval(), dict(sorted(absent.items()))
 
 
 def load_processor(directory: Path) -> Any:
@@ -219,6 +219,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
 
 
-def _listed(names: list[str]) -> str:
-    rest = f", and {len(names) - 3} more" if len(names) > 3 else ""
-    return "; ".join(names[:3]) + rest
+def listed(absent: Mapping[str, str]) -> str:
+    """The first three of the weights that `load_weights` did not find, in words."""
+    rest = f", and {len(absent) - 3} more" if len(absent) > 3 else ""
+    return "; ".join([f"{name} {wrong}" for name, wrong in absent.items()][:3]) + rest
