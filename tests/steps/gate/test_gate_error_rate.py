@@ -87,6 +87,7 @@ def _percent(share: float) -> str:
 
 def _is_in_readme(name: str, lines: list[str]) -> None:
     """Whether the README's table between its markers is ``lines``; pytest shows them where it is not."""
-    found = re.search(rf"<!-- generated: {name} -->\n(.*?)\n<!-- /generated -->", README.read_text("utf-8"), re.DOTALL)
+    found = re.search(rf"<!-- generated: {name} -->\n(.*?)<!-- /generated -->", README.read_text("utf-8"), re.DOTALL)
     assert found
-    assert found[1] == "\n".join(lines)
+    table = "".join(f"{line}\n" for line in lines)
+    assert found[1] == table, f"the table {name} is now:\n{table}"
