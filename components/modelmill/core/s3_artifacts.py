@@ -117,7 +117,8 @@ class S3Artifacts:
             return None
         try:
             found = list(self._bucket.list(self._name(digest, "")))
-            if not found or max(item.changed_at for item in found) > older_than:
+            # LastModified is cut to the second, so that it may be up to one too old.
+            if not found or max(item.changed_at for item in found) + 1 > older_than:
                 return None
             if time.monotonic() - begun > _RETIRE_SECONDS:
                 return None

@@ -5,8 +5,10 @@ Layout, the same in both::
     artifacts/<hex digest>/…         files, and manifest.json, written last
     keys/<hex step key>.json         which artifacts a step stored, and how it went (`modelmill.core.records`)
     scratch/<hex step key>/…         what a killed attempt leaves to the next
-    runs/<run>/…                     run documents and leases
+    runs/<run>.json                  run documents (`modelmill.core.records`)
+    runs/<run>.<holder>.lease        leases of live runs (`modelmill.core.leases`)
     recipes/<hex digest>.json        recipes by digest
+    pushed/<name>.json               what `modelmill push` stored
     registry/<model>/…               bundles, channels, history (`modelmill.core.registry`); written by publish alone
 
 A tree is complete when its manifest is there; documents are small and change only by compare-and-swap.
