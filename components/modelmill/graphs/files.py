@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
@@ -129,12 +128,6 @@ def name_axes(model: ir.Model, axes: Mapping[str, Mapping[int, str]]) -> None:
                 for axis, size in enumerate(value.shape or ())
             ]
         )
-
-
-def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a value that does not change from run to run, or None."""
-    tensor = value.const_value if value is not None else None
-    return None if tensor is None else tensor.numpy()
 
 
 def _strip_value(value: ir.Value) -> None:

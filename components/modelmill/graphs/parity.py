@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ def compare(
     reference: Callable[[Values], Values],
     candidate: Callable[[Values], Values],
     sample: Sample,
-    max_length: int,
+    grid: Sequence[tuple[int, int]],
     bar: Bar,
 ) -> Parity:
     """Run both on the grid; the largest batches have padded rows beside a whole one.
@@ -75,7 +75,6 @@ def compare(
     """
     largest: dict[str, float] = {}
     difference: dict[str, float] = {}
-    grid = tuple(shapes(max_length))
     for batch_size, length in grid:
         batch = sample(batch_size, length, batch_size == max(BATCH_SIZES))
         wanted, found = reference(batch), candidate(batch)
@@ -87,7 +86,7 @@ def compare(
     tiny = float(np.finfo(np.float32).tiny)
     relative = {name: difference[name] / max(largest[name], tiny) for name in largest}
     worst = max(relative, key=lambda name: relative[name])
-    return Parity(relative=relative[worst], value=worst, shapes=grid)
+    return Parity(relative=relative[worst], value=worst, shapes=tuple(grid))
 
 
 def require(parity: Parity, bound: float, what_differs: str) -> None:

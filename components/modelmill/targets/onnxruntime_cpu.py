@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnxruntime as ort
@@ -58,6 +59,10 @@ class OnnxRuntimeSession:
             given.update(named)
         return given
 
+    def run_graph(self, role: str, outputs: list[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run one graph: the arrays of ``outputs``, in their order."""
+        return cast("list[np.ndarray]", self._graphs[role].run(outputs, feeds))
+
     def _run_stage(self, stage: Stage, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         role, names = stage.component, list(stage.gives)
         missing = sorted(value for value in stage.feeds.values() if value not in values)
@@ -69,7 +74,7 @@ class OnnxRuntimeSession:
             name: np.asarray(values[value], dtype=dtypes[name]) for name, value in stage.feeds.items()
         }
         try:
-            return dict(zip(names, self._graphs[role].run(names, feeds), strict=True))
+            return dict(zip(names, self.run_graph(role, names, feeds), strict=True))
         except _REFUSALS as error:
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
             what = f"the graph {role!r} refuses its input ({shapes}): {_first_line(error)}"

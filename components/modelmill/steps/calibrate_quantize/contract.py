@@ -34,6 +34,9 @@ class Choice(Closed):
     scheme: Scheme
     embeddings: bool = Field(True, description="whether embedding tables become int8 too")
     calibration_rows: int = Field(256, ge=1, description="rows read for static ranges")
+    reduce_range: bool = Field(
+        False, description="whether weights have 7 bits, for processors that add 8-bit products in 16 bits"
+    )
     reason: str = Field(description="why this one, for people")
 
 
@@ -108,6 +111,8 @@ APPLY = StepContract(
     outputs=ApplyOutputs,
     settings=ApplySettings,
     function="modelmill.steps.calibrate_quantize.run:apply",
-    packages=("onnx", "onnxruntime"),
+    packages=("onnx-ir", "onnxruntime", "transformers"),
+    # Static ranges come from float32 kernels, whose last bits follow the instruction set.
+    key_on=frozenset({KeyOn.INSTRUCTION_SET}),
 )
 PARTS = (CHOOSE, APPLY)

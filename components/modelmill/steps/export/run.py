@@ -64,8 +64,9 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
 
     threads = hardware.threads()
     pytorch, exported = PytorchSession(model, processor, task, threads), open_session(outputs.model, threads)
-    with progress.bar("parity with PyTorch", len(list(parity.shapes(maximum))), "shapes") as bar:
-        found = parity.compare(pytorch.run, exported.run, batch_of, maximum, bar)
+    grid = tuple(parity.shapes(maximum))
+    with progress.bar("parity with PyTorch", len(grid), "shapes") as bar:
+        found = parity.compare(pytorch.run, exported.run, batch_of, grid, bar)
     parity.require(found, settings.max_relative_deviation, "the exported graph is not the model")
     write_model(outputs.model, document.model_copy(update={"facts": {"export_parity": found.bound()}}))
     progress.fact(f"{len(components)} graph(s), opset {opset}: {found.words('PyTorch')}")

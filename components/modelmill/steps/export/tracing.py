@@ -39,7 +39,7 @@ def trace(unit: ExportUnit, sample: Tensors, opset: int) -> ir.Model:
     config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset)
     try:
         with _quiet(), torch.no_grad():
-            exporter = OnnxExporter()  # type: ignore[no-untyped-call]
+            exporter = OnnxExporter()
             model, _ = exporter.export_program(unit.module, {name: sample[name] for name in unit.inputs}, config)
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
         what = f"the module {type(unit.module).__name__} of {unit.role!r} cannot be exported: {_first_line(error)}"
