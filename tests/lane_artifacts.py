@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +21,8 @@ from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import Dataset, Role, write_rows
 from modelmill.steps.gate import contract as gate
 from modelmill.steps.gate.run import run as run_gate
+from modelmill.steps.publish import contract as publish
+from modelmill.steps.publish.run import run as run_publish
 
 LABELS = ["alpha", "beta", "gamma"]
 TASK = "text-classification"
@@ -181,6 +185,14 @@ def write_lane_model(
     return directory
 
 
+def write_lane_choice(directory: Path, reason: str = "int8 is smaller") -> Path:
+    """A choice artifact."""
+    directory.mkdir(parents=True, exist_ok=True)
+    choice = {"format": 1, "precision": "int8", "scheme": "dynamic", "embeddings": True, "calibration_rows": 256}
+    manifest.write_json(directory / "choice.json", {**choice, "reason": reason})
+    return directory
+
+
 def judge_lane(
     work: Path,
     checkpoint: Path,
@@ -201,9 +213,35 @@ def judge_lane(
         "measurements": write_lane_measurements(work / "measurements", measurements or lane_measurements()),
         "model": write_lane_model(work / "model", checkpoint, seed=seed, external=external),
     }
+    choice = write_lane_choice(work / "choice")
     outputs = gate.Outputs(verdict=work / "verdict", report=work / "report")
     outputs.verdict.mkdir()
     outputs.report.mkdir()
     settings = gate.Settings(task=TASK, target=target, policy=policy or gate.Policy(max_drop_points=5))
     run_gate(gate.Inputs(**directories), outputs, settings, SilentProgress())
-    return {**directories, "verdict": outputs.verdict, "report": outputs.report}
+    return {**directories, "choice": choice, "verdict": outputs.verdict, "report": outputs.report}
+
+
+def publish_lanes(bundle: Path, lanes: Mapping[str, Mapping[str, Path]], **settings: Any) -> Path:
+    """Run publish's assembly on judged lanes: the bundle's directory."""
+    bundle.mkdir(parents=True)
+    inputs = publish.Inputs(
+        models={target: lane["model"] for target, lane in lanes.items()},
+        choices={target: lane["choice"] for target, lane in lanes.items()},
+        verdicts={target: lane["verdict"] for target, lane in lanes.items()},
+    )
+    run_publish(inputs, publish.Outputs(bundle=bundle), publish_settings(**settings), SilentProgress())
+    return bundle
+
+
+def publish_settings(**changes: Any) -> publish.Settings:
+    """Settings of a plausible recipe."""
+    recipe = {
+        "name": "banking",
+        "task": TASK,
+        "model": {"source": "hf://org/base@0123456789"},
+        "data": {"source": "file:../data/banking"},
+        "retrain": {"method": "fine-tune", "epochs": 2},
+        "targets": [{"name": "cpu-int8"}, {"name": "cpu-float"}],
+    }
+    return publish.Settings(**{"model": "banking", "channel": "staging", "recipe": recipe, "run": "run-1", **changes})

@@ -1,0 +1,134 @@
+"""The model card: what the model is, the numbers with their intervals, and code that loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from modelmill.core.contract import JSON
+from modelmill.core.model import ModelDocument
+from modelmill.steps.publish.assemble import Lane
+from modelmill.steps.publish.contract import Settings
+
+
+def write(
+    settings: Settings, digest: str, lanes: Sequence[Lane], paths: Mapping[str, str], refused: Sequence[Lane]
+) -> str:
+    """The card as Markdown with the Hugging Face Hub's YAML front matter.
+
+    Args:
+        settings: The step's; the recipe in them says where model and data came from.
+        digest: The bundle's.
+        lanes: The passed lanes, the one at the root first.
+        paths: Target → where its model lies in the bundle.
+        refused: The lanes that are left out.
+    """
+    first = lanes[0]
+    return _render(
+        "card.md.j2",
+        settings=settings,
+        front_matter=yaml.safe_dump(_front_matter(settings, lanes), sort_keys=False, allow_unicode=True),
+        digest=digest,
+        lanes=lanes,
+        paths=paths,
+        refused=refused,
+        left_out=left_out,
+        task=first.document.task,
+        source=_text(settings.recipe, "model", "source"),
+        data=_text(settings.recipe, "data", "source"),
+        method=_text(settings.recipe, "retrain", "method") or "none",
+        metric=first.evidence.metric.name,
+        rows=f"{first.evidence.rows:,}",
+        confidence=f"{100 * first.evidence.confidence:g} %",
+        threads=first.evidence.measurements.hardware.threads,
+        code=_code(first.document),
+    )
+
+
+def left_out(lane: Lane) -> str:
+    """Why a lane is not in the bundle, in words."""
+    return f"The lane {lane.target} is left out ({lane.evidence.verdict.value}): {lane.evidence.reasons[0]}"
+
+
+def _front_matter(settings: Settings, lanes: Sequence[Lane]) -> dict[str, JSON]:
+    """Metadata of the Hub's model cards. The licence is ``other``: modelmill is not told it and does not guess."""
+    document = lanes[0].document
+    precisions = sorted({lane.document.precision for lane in lanes})
+    found: dict[str, JSON] = {
+        "license": "other",
+        "license_name": "unknown",
+        "library_name": "onnx",
+        "pipeline_tag": document.task,
+        "tags": ["onnx", "onnxruntime", "modelmill", *precisions],
+        "metrics": [lanes[0].evidence.metric.name],
+    }
+    for name, section in (("base_model", "model"), ("datasets", "data")):
+        source = _text(settings.recipe, section, "source")
+        if source.startswith("hf://"):
+            repository = source.removeprefix("hf://").partition("@")[0]
+            found[name] = [repository] if name == "datasets" else repository
+    return found
+
+
+def _code(document: ModelDocument) -> str | None:
+    """Code that gives a class and its score for texts; None for models that take no texts or give no classes."""
+    if "tokenizer" not in document.processors or not document.labels:
+        return None
+    stages = [
+        {
+            "session": "session" if len(document.execution.stages) == 1 else f"session_{number}",
+            "file": document.components[stage.component].file,
+            "feeds": stage.feeds,
+            "gives": stage.gives,
+        }
+        for number, stage in enumerate(document.execution.stages, 1)
+    ]
+    result = next(iter(document.execution.stages[-1].gives.values()))
+    return _render("scores.py.j2", stages=stages, result=result, max_length=document.max_length)
+
+
+def _render(template: str, **context: object) -> str:
+    environment = Environment(
+        # Markdown and Python, not HTML: what comes from data goes through `code`.
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"code": _as_code, "share": _share, "shares": _shares, "speedup": _speedup}
+    source = (resources.files("modelmill.steps.publish") / template).read_text("utf-8")
+    return environment.from_string(source).render(**context)
+
+
+def _as_code(text: str) -> str:
+    """``text`` fit to stand between backticks in one line of a table."""
+    return " ".join(text.replace("`", "'").replace("|", "/").split())
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _shares(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+
+
+def _speedup(lane: Lane) -> str:
+    cells = lane.evidence.measurements.latency
+    if not cells:
+        return "not measured"
+    first = cells[0]
+    lower, upper = first.speedup_ci
+    shape = f"batch {first.batch_size}, length {first.sequence_length}"
+    return f"{first.speedup:.2f} × [{lower:.2f} to {upper:.2f}] ({shape})"
+
+
+def _text(recipe: Mapping[str, JSON], section: str, name: str) -> str:
+    """A text of the recipe, or nothing where it has none."""
+    found = recipe.get(section)
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else ""

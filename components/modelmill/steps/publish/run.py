@@ -1,0 +1,86 @@
+"""The work of publish: assemble the bundle of the passed lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelmill.core import bundle as bundles
+from modelmill.core import registry
+from modelmill.core.contract import Report
+from modelmill.core.evidence import LaneEvidence
+from modelmill.core.progress import Progress
+from modelmill.reports.render import render_run
+from modelmill.reports.view import RunStatus, RunView
+from modelmill.steps.publish import assemble, card
+from modelmill.steps.publish.contract import Inputs, Outputs, Settings
+
+
+def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress) -> Report:
+    """Assemble the bundle; no channel moves here (`modelmill.steps.publish.promote`).
+
+    Raises:
+        InputError: The model's or the channel's name is no name.
+        ModelError: No lane passed, or a model is not the one that its verdict judged.
+    """
+    registry.check_name(settings.model, "model")
+    registry.check_name(settings.channel, "channel")
+    directory = outputs.bundle
+    lanes = assemble.read_lanes(inputs, _targets(settings))
+    passed = [lane for lane in lanes if lane.passed]
+    refused = [lane for lane in lanes if not lane.passed]
+    paths = assemble.place(passed)
+    files, placed = assemble.copy_models(directory, passed, paths, progress)
+    shown = [lane.evidence if settings.texts else _without_texts(lane.evidence) for lane in passed]
+
+    evidence = {}
+    for lane, found in zip(passed, shown, strict=True):
+        folder = f"{assemble.EVIDENCE}/{lane.target}"
+        verdict = f"{folder}/{assemble.VERDICT}"
+        evidence[verdict] = assemble.write_document(directory / verdict, found.model_dump(mode="json"))
+        choice = f"{folder}/{bundles.CHOICE}"
+        evidence[choice] = assemble.write_document(directory / choice, lane.choice)
+    recipe = directory / assemble.RECIPE
+    evidence[assemble.RECIPE] = assemble.write_document(recipe, settings.recipe)
+    digest = bundles.digest_of(files)
+    for name, text in (
+        (assemble.CARD, card.write(settings, digest, passed, paths, refused)),
+        (assemble.REPORT, _report(settings, digest, shown, refused)),
+    ):
+        evidence[name] = assemble.write_text(directory / name, text)
+    document = bundles.write_bundle(directory, settings.model, placed, files, evidence)
+    for lane in refused:
+        progress.fact(f"{lane.target} is left out: {lane.evidence.verdict.value}")
+    return Report(
+        facts={
+            "bundle": document.digest,
+            "lanes": {target: lane.path for target, lane in document.lanes.items()},
+            "left_out": [lane.target for lane in refused],
+            "size_bytes": sum(entry.size for entry in files.values()),
+        }
+    )
+
+
+def _targets(settings: Settings) -> list[str]:
+    """The targets in the recipe's order, which outlives every mapping on its way here."""
+    targets = settings.recipe.get("targets")
+    named = [item.get("name") for item in targets if isinstance(item, dict)] if isinstance(targets, list) else []
+    return [name for name in named if isinstance(name, str)]
+
+
+def _without_texts(evidence: LaneEvidence) -> LaneEvidence:
+    rows = [row.model_copy(update={"text": None}) for row in evidence.disagreements]
+    return evidence.model_copy(update={"disagreements": rows})
+
+
+def _report(settings: Settings, digest: str, lanes: Sequence[LaneEvidence], refused: Sequence[assemble.Lane]) -> str:
+    return render_run(
+        RunView(
+            title=settings.model,
+            status=RunStatus.ASSEMBLED,
+            lanes=list(lanes),
+            recipe=settings.recipe,
+            bundle=digest,
+            channel=settings.channel,
+            warnings=[card.left_out(lane) for lane in refused],
+        )
+    )

@@ -1,0 +1,82 @@
+"""Writers of a registry in processes of their own: run as a script, so that no library's threads are forked.
+
+``writers URI`` races eight writers with ten moves each; ``killed URI`` kills a writer sixty times, and looks at the
+channel each time. Both print what they found as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+from modelmill.core import registry
+from modelmill.core.store import Store
+from modelmill.core.stores import open_store
+
+KILLS = 60
+
+
+def digest(name: object) -> str:
+    """A digest that stands for ``name``."""
+    return "sha256:" + hashlib.sha256(str(name).encode()).hexdigest()
+
+
+def promote(store: Store, name: object, channel: str = "staging") -> registry.Moved:
+    """Register the bundle ``name`` and let the channel name it."""
+    registry.register_bundle(store, "banking", digest(name), digest(f"artifact {name}"), "run")
+    return registry.move_channel(store, "banking", channel, digest(name), "run")
+
+
+def writers(uri: str) -> object:
+    """Exit codes of eight writers."""
+    started = []
+    for writer in range(8):
+        process = os.fork()
+        if process == 0:
+            store = open_store(uri)
+            for number in range(10):
+                promote(store, f"{writer}.{number}")
+            os._exit(0)
+        started.append(process)
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+
+
+def killed(uri: str) -> object:
+    """After each kill: moves in the history, and whether the registry knows the channel's bundle."""
+    generator = random.Random(0)
+    found = []
+    for attempt in range(KILLS):
+        begun, begin = os.pipe()
+        process = os.fork()
+        if process == 0:
+            store, number = open_store(uri), 0
+            while True:
+                promote(store, f"{attempt}.{number}")
+                if number == 0:
+                    os.write(begin, b".")
+                number += 1
+        os.close(begin)
+        os.read(begun, 1)
+        os.close(begun)
+        time.sleep(generator.uniform(0, 0.03))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        found.append(_look(uri))
+    return found
+
+
+def _look(uri: str) -> object:
+    store = open_store(uri)
+    shown = registry.show_channel(store, "banking", "staging")
+    assert shown is not None
+    return [len(shown.history), registry.find_bundle(store, "banking", shown.bundle) is not None]
+
+
+if __name__ == "__main__":
+    work = {"writers": writers, "killed": killed}[sys.argv[1]]
+    sys.stdout.write(json.dumps(work(sys.argv[2])))
