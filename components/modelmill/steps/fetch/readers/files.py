@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import ClassLabel, IterableDataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from typing import Any, cast
 
 from modelmill.core.errors import DataError
 from modelmill.steps.fetch.contract import DataSource
 from modelmill.steps.fetch.readers.raw import RawRow, Split
-from modelmill.steps.fetch.readers.text_files import MAX_BYTES, csv_rows, decompress, json_lines
+from modelmill.steps.fetch.readers.text_files import csv_rows, decompress, json_lines
 from modelmill.steps.fetch.sources.base import Fetched
 
-MAX_ROWS = 50_000_000
-_BATCH_ROWS = 1000
-_NUMBER = "number"
-_VALUES = "values"
+PARQUET = "modelmill.steps.fetch.readers.parquet"
+"""Loaded when a split is in Parquet: its libraries take seconds, and JSON Lines and CSV need none of them."""
 
-Lines = Callable[[Path, str], Iterator[tuple[int, dict[str, Any]]]]
+Numbered = Iterator[tuple[int, dict[str, Any]]]
 
 
 def read(files: Sequence[Fetched], splits: Sequence[str], data: DataSource, workspace: Path) -> Mapping[str, Split]:
@@ -42,55 +36,14 @@ def _split_name(name: str) -> str:
     return name.removesuffix(".gz").rpartition(".")[0]
 
 
-def _rows(file: Fetched, workspace: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(file: Fetched, workspace: Path) -> Numbered:
     if file.name.endswith(".parquet"):
-        yield from _parquet_rows(file, workspace)
-        return
-    path = file.path
+        parquet_rows = cast("Callable[[Path, str], Numbered]", importlib.import_module(PARQUET).parquet_rows)
+        return parquet_rows(file.path, file.where)
+    if file.name.endswith(".csv"):
+        return csv_rows(file.path, file.where)
     if file.name.endswith(".gz"):
-        path = workspace / file.name.removesuffix(".gz")
-        decompress(file.path, path, file.where)
-    lines: Lines = csv_rows if file.name.endswith(".csv") else json_lines
-    dataset = IterableDataset.from_generator(_numbered, gen_kwargs={"lines": lines, "path": path, "where": file.where})
-    for example in dataset:
-        yield example[_NUMBER], example[_VALUES]
-
-
-def _numbered(lines: Lines, path: Path, where: str) -> Iterator[dict[str, Any]]:
-    for number, values in lines(path, where):
-        yield {_NUMBER: number, _VALUES: values}
-
-
-def _parquet_rows(file: Fetched, workspace: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows by number from 1. A column of `datasets`' ClassLabel gives its names."""
-    number = 0
-    try:
-        metadata = pq.read_metadata(file.path)
-        size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-        if size > MAX_BYTES or metadata.num_rows > MAX_ROWS:
-            what = f"{file.name} says it holds {metadata.num_rows} rows and {size} bytes"
-            fix = f"give at most {MAX_ROWS} rows and {MAX_BYTES >> 30} GiB"
-            raise DataError(what, where=file.where, fix=fix)
-        dataset = load_dataset(
-            "parquet",
-            data_files={"rows": str(file.path)},
-            split="rows",
-            streaming=True,
-            batch_size=_BATCH_ROWS,
-            cache_dir=str(workspace / "cache"),
-        )
-        classes = {name: kind for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
-        for number, example in enumerate(dataset, start=1):
-            named = {
-                column: kind.int2str(example[column])
-                for column, kind in classes.items()
-                if example[column] is not None and example[column] >= 0
-            }
-            yield number, {**example, **named}
-    except (pa.ArrowException, DatasetGenerationError, ValueError, OSError) as error:
-        after = f" after row {number}" if number else ""
-        cause = error.__cause__ or error
-        encoding = isinstance(cause, UnicodeDecodeError)
-        fault = "a text is not UTF-8" if encoding else str(cause).split("\n")[0]
-        what = f"{file.name} is no sound Parquet file{after}: {fault}"
-        raise DataError(what, where=file.where, fix="write the file again") from None
+        plain = workspace / file.name.removesuffix(".gz")
+        decompress(file.path, plain, file.where)
+        return json_lines(plain, file.where)
+    return json_lines(file.path, file.where)

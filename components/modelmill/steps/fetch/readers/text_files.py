@@ -1,8 +1,7 @@
-"""JSON Lines and CSV, with the exact place of every fault.
+"""JSON Lines and CSV, value by value as written, with the exact place of every fault.
 
-The `datasets` builders for the two guess types: measured with datasets 5.2, JSON texts ``"2021-01-01"`` came back as
-datetimes, and of CSV rows the text ``NA`` as None and the label ``007`` as 7. Nor do they know row numbers. So the
-text is read here, value by value as written, and handed on to `datasets` as typed rows.
+`datasets`' builders for the two guess types and know no row numbers: measured with datasets 5.2, the JSON text
+``"2021-01-01"`` came back as a datetime, the CSV text ``NA`` as None and the CSV label ``007`` as 7.
 """
 
 from __future__ import annotations

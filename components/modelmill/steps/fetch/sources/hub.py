@@ -20,7 +20,6 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -45,7 +44,8 @@ _REFERENCE = re.compile(
     r"(?P<datasets>datasets/)?(?P<org>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*)"
     r"(?:@(?P<revision>refs/[\w.-]+/[\w.-]+|[^/@]+))?(?:/(?P<folder>[^@]+))?"
 )
-_AWAY = (httpx2.TransportError, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError)
+_FAULTS = (OSError, httpx2.HTTPError, ValueError, KeyError)
+"""What the client raises: its own errors are OSErrors and ValueErrors, an endpoint that is no Hub gives the rest."""
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
@@ -67,7 +67,8 @@ class Repository:
         info = self._ask(
             lambda: self._api.repo_info(
                 self._repository, revision=self._revision, repo_type=self._type, timeout=TIMEOUT_SECONDS
-            )
+            ),
+            attempts=ATTEMPTS,
         )
         if not info.sha or not COMMIT.fullmatch(info.sha):
             what = f"the Hub gave no commit for the revision {self._revision!r}"
@@ -123,24 +124,26 @@ class Repository:
             what = f"{file.name} has other bytes than its commit lists"
             raise SourceError(what, where=file.where, fix="run again; if it stays, do not use this endpoint")
 
-    def _ask(self, request: Callable[[], T]) -> T:
+    def _ask(self, request: Callable[[], T], attempts: int = 1) -> T:
         """Make a request, again after a pause where the Hub is away or busy.
+
+        The client retries listings and downloads itself, and asks for a repository's info only once.
 
         Raises:
             InputError: There is no such repository, revision or folder, or it is not open to this user.
             SourceError: The Hub stayed away.
         """
         wait = FIRST_WAIT_SECONDS
-        attempts = 1
         while True:
+            attempts -= 1
             try:
                 return request()
-            except (HfHubHTTPError, HFValidationError, *_AWAY) as error:
+            except _FAULTS as error:
                 busy = _status(error) in _RETRIED or isinstance(error, httpx2.TransportError)
-                if attempts == ATTEMPTS or not busy:
+                if attempts == 0 or not busy:
                     raise self._translated(error) from None
             time.sleep(wait)
-            attempts, wait = attempts + 1, wait * 2
+            wait *= 2
 
     def _translated(self, error: Exception) -> Exception:
         wrong, field, name = self._purpose.error, self._purpose.field, self._repository
@@ -164,6 +167,9 @@ class Repository:
             return SourceError(
                 what, where=self._where, fix="unset HF_HUB_OFFLINE, or use a file:, package: or s3:// source"
             )
+        if isinstance(error, ValueError | KeyError):
+            what = f"the endpoint does not answer as a Hub does: {type(error).__name__} {_first_line(error)}"
+            return SourceError(what, where=self._where, fix="check that HF_ENDPOINT is a Hugging Face Hub")
         status = _status(error)
         said = f"it answered {status}" if status else _first_line(error)
         what = f"the Hub is away: {said}"

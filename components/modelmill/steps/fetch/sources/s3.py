@@ -47,7 +47,9 @@ class Prefix:
         self._where = f"s3://{bucket}/{prefix}".rstrip("/")
         config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": ATTEMPTS})
         try:
-            self._client = boto3.client("s3", config=config)
+            # A session of its own: boto3's default one keeps the first credentials it found for as long as the
+            # process lives.
+            self._client = boto3.session.Session().client("s3", config=config)
         except BotoCoreError as error:
             raise self._refused(str(error)) from None
 
