@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from modelmill.core.contract import Closed
 from modelmill.core.documents import known_fields, nearest, parse_yaml, read_mapping, validate
 from modelmill.core.errors import RecipeError
+from modelmill.core.evidence import Cell
 from modelmill.steps.calibrate_quantize.contract import Scheme
-from modelmill.steps.evaluate.contract import Cell
 from modelmill.steps.gate.contract import Policy
 from modelmill.steps.retrain.contract import FineTune, Method
 from modelmill.targets.base import Device, Precision, Runtime
@@ -234,9 +234,9 @@ class Recipe(Closed):
             if unknown or not self.publish.require:
                 problem = f"publish.require names {unknown or 'nothing'}; the targets are {', '.join(names)}"
                 raise ValueError(problem)
-        task = tasks.get(self.task)
-        allowed = [*task.required_columns, *task.optional_columns]
         for column in self.data.columns:
+            task = tasks.get(self.task)
+            allowed = [*task.required_columns, *task.optional_columns]
             if column not in allowed:
                 near = nearest(column, allowed)
                 hint = f"did you mean {near}?" if near else f"known: {', '.join(allowed)}"

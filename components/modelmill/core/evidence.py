@@ -29,6 +29,21 @@ class Metric(Closed):
     unit: str = Field("share", description="share: 0 to 1")
 
 
+class Difference(StrEnum):
+    """What may be said of a model's speed against another's."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    WITHIN_NOISE = "within noise"
+
+
+class Cell(Closed):
+    """One shape of input."""
+
+    batch_size: int = Field(ge=1, le=1024)
+    sequence_length: int = Field(ge=1, le=8192, description="tokens; cut to the model's maximum")
+
+
 class EncoderLatency(Closed):
     """One cell of the latency grid: a forward pass over a batch of equal lengths, in milliseconds."""
 
@@ -44,6 +59,10 @@ class EncoderLatency(Closed):
     speedup_ci: Interval
     gain_over_unquantized: float
     gain_over_unquantized_ci: Interval
+    unquantized: str | None = Field(None, description="which one was fastest here: exported or optimized")
+    noise_ratio_ci: Interval | None = Field(None, description="the baseline timed against itself in this cell")
+    speedup_difference: Difference | None = Field(None, description="of the candidate from the baseline")
+    gain_difference: Difference | None = Field(None, description="of the candidate from the unquantized model")
     samples_ms: dict[str, list[float]] = Field(
         default_factory=dict, description="baseline, unquantized, candidate → every timed call in order"
     )
@@ -53,12 +72,21 @@ Latency = Annotated[EncoderLatency, Field(description="a tagged union by workloa
 
 
 class Throughput(Closed):
-    """The evaluation texts at their real lengths, in the batch plan that evaluate uses."""
+    """Evaluation texts at their real lengths, in the batch plan that evaluate uses; tokenising is not in the time."""
 
     texts: int
     baseline_texts_per_second: float
     unquantized_texts_per_second: float
     candidate_texts_per_second: float
+    passes: int | None = Field(None, description="how often each model ran all texts")
+    unquantized: str | None = Field(None, description="which one was fastest here: exported or optimized")
+    speedup: float | None = Field(None, description="candidate over baseline, in texts a second")
+    speedup_ci: Interval | None = None
+    gain_over_unquantized: float | None = None
+    gain_over_unquantized_ci: Interval | None = None
+    noise_ratio_ci: Interval | None = Field(None, description="the baseline timed against itself on the texts")
+    speedup_difference: Difference | None = None
+    gain_difference: Difference | None = None
 
 
 class Measurements(Closed):
@@ -70,12 +98,20 @@ class Measurements(Closed):
     packages: dict[str, str] = Field(description="versions of the runtimes that were timed")
     latency: list[Latency]
     throughput: Throughput | None = None
-    noise_ratio_ci: Interval = Field(description="the baseline timed against itself: what no difference looks like")
-    load_seconds: float = Field(description="from file to a session that has answered once")
+    noise_ratio_ci: Interval = Field(
+        description="the baseline timed against itself, the widest of the cells: what no difference looks like"
+    )
+    load_seconds: float = Field(
+        description="from file to the first answer in a fresh process, its imports left out; median of several"
+    )
     peak_rss_bytes: int = Field(description="of a process that loads and runs the candidate alone")
     size_bytes: int = Field(description="the candidate's graphs with external data")
     checkpoint_bytes: int = Field(description="the checkpoint's safetensors")
     size_ratio: float = Field(description="size_bytes over checkpoint_bytes")
+    method: str = Field("", description="how times became ratios and intervals, with the source")
+    notes: list[str] = Field(
+        default_factory=list, description="what a reader must know: cells that were cut, models that are one"
+    )
 
 
 class Verdict(StrEnum):

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from modelmill.core.contract import Closed, KeyOn, Kind, PortType, StepContract, port
+from modelmill.core.evidence import Cell
 from modelmill.targets.base import Runtime
 
 
@@ -74,13 +75,6 @@ class MeasureOutputs:
     """The measurements."""
 
     measurements: Path = port(PortType.MEASUREMENTS, "latency, throughput, load time, memory, size")
-
-
-class Cell(Closed):
-    """One shape of input."""
-
-    batch_size: int = Field(ge=1, le=1024, description="inputs a call")
-    sequence_length: int = Field(ge=1, le=8192, description="tokens; cut to the model's maximum")
 
 
 class MeasureSettings(Closed):

@@ -1,0 +1,1 @@
+"""What a model says on rows, and what it takes: batch plans, predictions, interleaved timing, memory."""

@@ -1,0 +1,80 @@
+"""What a model takes alone: a fresh process that loads it, answers, and tells its time and its memory."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+import modelmill
+from modelmill.core.contract import Closed
+from modelmill.core.errors import ModelmillError, StepKilledError
+from modelmill.measuring.footprint_process import LoneRun
+from modelmill.targets.base import Runtime
+from modelmill.tasks.base import Batch
+
+PROCESSES = 3
+
+
+class Footprint(Closed):
+    """What a model takes in processes of its own."""
+
+    load_seconds: float = Field(
+        description="from file to the first answer, median of the processes; imports are not in"
+    )
+    peak_rss_bytes: int = Field(description="largest of the processes")
+
+
+def footprint(
+    directory: Path, runtime: Runtime, batches: Sequence[Batch], threads: int, *, processes: int = PROCESSES
+) -> Footprint:
+    """Load a model artifact and run batches, each time in a fresh process that has no torch in it.
+
+    Args:
+        directory: The model artifact.
+        runtime: Runs it.
+        batches: Padded batches, run once each in order; the first one ends the loading.
+        threads: Threads within an operator.
+        processes: How often.
+
+    Raises:
+        StepKilledError: A process was killed, by the memory limit as a rule.
+        ModelmillError: A process failed though this one could run the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="modelmill-footprint-") as folder:
+        file = Path(folder) / "batches.npz"
+        columns = {f"{number}/{name}": column for number, batch in enumerate(batches) for name, column in batch.items()}
+        np.savez(file, allow_pickle=False, **columns)
+        runs = [_run_alone(directory, runtime, file, threads) for _ in range(processes)]
+    return Footprint(
+        load_seconds=round(statistics.median(run.load_seconds for run in runs), 4),
+        peak_rss_bytes=max(run.peak_rss_bytes for run in runs),
+    )
+
+
+def _run_alone(directory: Path, runtime: Runtime, batches: Path, threads: int) -> LoneRun:
+    command = [sys.executable, "-m", "modelmill.measuring.footprint_process"]
+    # The child finds the package where this process did, also where only sys.path says so.
+    source = str(Path(modelmill.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    done = subprocess.run(
+        [*command, str(directory), runtime.value, str(batches), str(threads)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode < 0:
+        what = f"the process that measures the model's memory was killed by signal {-done.returncode}"
+        raise StepKilledError(what, where=str(directory), fix="give the step more memory, or measure smaller cells")
+    if done.returncode > 0:
+        what = f"the process that measures the model's memory failed: {(done.stderr.strip().splitlines() or [''])[-1]}"
+        raise ModelmillError(what, where=str(directory), fix=f"run it by hand: {' '.join(command)} …")
+    return LoneRun.model_validate_json(done.stdout)

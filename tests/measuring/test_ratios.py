@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from modelmill.core.evidence import Difference
+from modelmill.measuring import ratios
+from modelmill.measuring.ratios import difference, expanded_tail, noise_band, ratio
+from modelmill.measuring.rounds import Rounds, interleave
+
+TRIALS = 100
+
+
+def wandering(drawn: np.random.Generator, count: int, keeps: float, spread: float) -> np.ndarray:
+    """An AR(1) walk: a machine whose load lasts."""
+    steps = drawn.normal(0, spread * np.sqrt(1 - keeps**2), count)
+    walk = np.empty(count)
+    walk[0] = drawn.normal(0, spread)
+    for index in range(1, count):
+        walk[index] = keeps * walk[index - 1] + steps[index]
+    return walk
+
+
+def simulated(drawn: np.random.Generator, true: float, count: int, keeps: float) -> Rounds:
+    """Two models whose times share a machine's load, with a wandering of their own and rare spikes."""
+    load = wandering(drawn, count, keeps, 0.15)
+
+    def times(mean: float) -> np.ndarray:
+        own = wandering(drawn, count, keeps, 0.05) + drawn.normal(0, 0.03, count)
+        spikes = (drawn.random(count) < 0.05) * drawn.exponential(0.5, count)
+        return mean * np.exp(load + own + spikes)
+
+    return Rounds({"baseline": times(true), "candidate": times(1.0), "again": times(true)})
+
+
+def coverage(count: int, keeps: float, blocks: int, monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(ratios, "BLOCKS", blocks)
+    monkeypatch.setattr(ratios, "RESAMPLES", 500)
+    drawn = np.random.default_rng(7)
+    held = 0
+    for trial in range(TRIALS):
+        low, high = ratio(simulated(drawn, 2.0, count, keeps), "baseline", "candidate", seed=trial).interval
+        held += low <= 2.0 <= high
+    return held / TRIALS
+
+
+@pytest.mark.parametrize(("count", "keeps"), [(17, 0.0), (60, 0.5), (400, 0.9)])
+def test_the_interval_holds_the_true_ratio_as_often_as_it_says(
+    count: int, keeps: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of 100 trials at 95 %, fewer than 87 hold it once in a thousand times.
+    assert coverage(count, keeps, ratios.BLOCKS, monkeypatch) >= 0.87
+
+
+def test_rounds_drawn_singly_promise_more_than_they_hold_where_load_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Why blocks are drawn: 400 rounds of a lasting load are not 400 observations.
+    assert coverage(400, 0.9, 400, monkeypatch) < 0.8
+
+
+def test_a_model_against_itself_is_called_within_noise() -> None:
+    drawn = np.random.default_rng(3)
+    called = []
+    for _ in range(60):
+        rounds = simulated(drawn, 1.0, 60, 0.5)
+        noise = ratio(rounds, "baseline", "again").interval
+        called.append(difference(ratio(rounds, "baseline", "candidate").interval, noise))
+    assert called.count(Difference.WITHIN_NOISE) >= 59
+
+
+def test_a_model_twice_as_fast_is_called_faster_and_the_other_slower() -> None:
+    rounds = simulated(np.random.default_rng(4), 2.0, 60, 0.5)
+    noise = ratio(rounds, "baseline", "again").interval
+    assert difference(ratio(rounds, "baseline", "candidate").interval, noise) is Difference.FASTER
+    assert difference(ratio(rounds, "candidate", "baseline").interval, noise) is Difference.SLOWER
+
+
+@pytest.mark.parametrize(
+    ("interval", "noise", "called"),
+    [
+        ((1.02, 1.04), (0.99, 1.03), Difference.WITHIN_NOISE),
+        ((1.05, 1.09), (0.99, 1.03), Difference.FASTER),
+        # Which of two runs of one model stands above says nothing: 0.9 is as noisy as 1/0.9.
+        ((1.05, 1.09), (0.90, 1.00), Difference.WITHIN_NOISE),
+        ((0.80, 0.95), (0.99, 1.03), Difference.SLOWER),
+        ((0.80, 1.20), (1.00, 1.00), Difference.WITHIN_NOISE),
+    ],
+)
+def test_a_difference_counts_only_past_the_noise(
+    interval: tuple[float, float], noise: tuple[float, float], called: Difference
+) -> None:
+    assert difference(interval, noise) is called
+
+
+def test_noise_is_symmetric_on_the_logarithm() -> None:
+    assert noise_band((0.8, 1.1)) == pytest.approx((0.8, 1.25))
+
+
+def test_few_blocks_widen_the_tails_as_students_t_does() -> None:
+    # 2.5 % for ever more blocks; for 5, Φ(-√(5/4) · 2.776) = 0.00095.
+    assert expanded_tail(100_000, 0.95) == pytest.approx(0.025, rel=1e-3)
+    assert expanded_tail(5, 0.95) == pytest.approx(0.00095, rel=0.02)
+
+
+def test_the_value_is_the_ratio_of_medians_and_lies_in_its_interval() -> None:
+    rounds = simulated(np.random.default_rng(5), 3.0, 40, 0.0)
+    found = ratio(rounds, "baseline", "candidate")
+    medians = [float(np.median(rounds.seconds[name])) for name in ("baseline", "candidate")]
+    assert found.value == pytest.approx(medians[0] / medians[1])
+    assert found.interval[0] <= found.value <= found.interval[1]
+    assert found == ratio(rounds, "baseline", "candidate")
+
+
+def test_real_work_of_a_known_ratio_is_measured_as_such() -> None:
+    def spin(seconds: float) -> None:
+        # By the process's own processor time: a neighbour's load lengthens the wall time of both alike.
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    calls = {"baseline": lambda _: spin(0.006), "candidate": lambda _: spin(0.002), "again": lambda _: spin(0.006)}
+    rounds = interleave(calls, seconds=2.0, seed=0, clock=time.process_time)
+    found = ratio(rounds, "baseline", "candidate")
+    noise = ratio(rounds, "baseline", "again").interval
+    assert found.value == pytest.approx(3.0, rel=0.05)
+    assert difference(found.interval, noise) is Difference.FASTER
+    assert difference(noise, noise) is Difference.WITHIN_NOISE

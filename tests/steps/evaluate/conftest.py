@@ -1,0 +1,24 @@
+"""The tiny classifier as model artifacts, read-only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tiny_artifacts import export_checkpoint, quantize_graph, random_rows, rows_artifact
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_checkpoint(tiny_bert, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
+def quantized(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantize_graph(exported, tmp_path_factory.mktemp("quantized"))
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return rows_artifact(tmp_path_factory.mktemp("rows"), random_rows(101))

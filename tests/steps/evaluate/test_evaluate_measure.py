@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelmill.core import hardware
+from modelmill.core.errors import HardwareError
+from modelmill.core.evidence import Cell, Difference, Measurements
+from modelmill.core.progress import SilentProgress
+from modelmill.steps.evaluate import contract
+from modelmill.steps.evaluate.run import measure
+from modelmill.targets.base import Runtime
+
+CELLS = [Cell(batch_size=1, sequence_length=16), Cell(batch_size=4, sequence_length=512)]
+
+
+def run_measure(
+    checkpoint: Path, exported: Path, candidate: Path, rows: Path, directory: Path, **changes: object
+) -> Measurements:
+    directory.mkdir()
+    inputs = contract.MeasureInputs(
+        checkpoint=checkpoint, exported=exported, optimized=exported, candidate=candidate, rows=rows
+    )
+    settings = contract.MeasureSettings.model_validate(
+        {
+            "task": "text-classification",
+            "runtime": Runtime.ONNXRUNTIME,
+            "cells": CELLS,
+            "seconds_per_cell": 1.0,
+            "throughput_rows": 40,
+            **changes,
+        }
+    )
+    measure(inputs, contract.MeasureOutputs(measurements=directory), settings, SilentProgress())
+    return Measurements.model_validate_json((directory / "measurements.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def measured(
+    tiny_bert: Path, exported: Path, quantized: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Measurements:
+    directory = tmp_path_factory.mktemp("measured") / "measurements"
+    return run_measure(tiny_bert, exported, quantized, rows, directory)
+
+
+def test_a_ratio_is_of_the_samples_that_are_kept(measured: Measurements) -> None:
+    cell = measured.latency[0]
+    medians = {name: float(np.median(values)) for name, values in cell.samples_ms.items()}
+    assert set(medians) == {"baseline", "unquantized", "candidate"}
+    assert len({len(values) for values in cell.samples_ms.values()}) == 1
+    assert cell.speedup == pytest.approx(medians["baseline"] / medians["candidate"], rel=0.01)
+    assert cell.gain_over_unquantized == pytest.approx(medians["unquantized"] / medians["candidate"], rel=0.01)
+    assert cell.speedup_ci[0] <= cell.speedup <= cell.speedup_ci[1]
+    assert cell.baseline_ms_p50 <= cell.baseline_ms_p95
+
+
+def test_onnxruntime_beats_eager_pytorch_on_a_tiny_model(measured: Measurements) -> None:
+    # Two layers of 32 units: eager PyTorch spends its time between operators, onnxruntime does not.
+    cell = measured.latency[0]
+    assert cell.speedup > 1.5
+    assert cell.speedup_difference is Difference.FASTER
+
+
+def test_a_cell_longer_than_the_model_is_cut_and_said_so(measured: Measurements) -> None:
+    assert [(cell.batch_size, cell.sequence_length) for cell in measured.latency] == [(1, 16), (4, 64)]
+    assert measured.notes == ["batch 4, length 512 is measured at length 64, the model's maximum"]
+
+
+def test_throughput_is_of_whole_passes_over_real_texts(measured: Measurements) -> None:
+    found = measured.throughput
+    assert found is not None
+    assert found.texts == 40
+    assert found.passes is not None
+    assert found.passes >= 1
+    assert found.speedup == pytest.approx(found.candidate_texts_per_second / found.baseline_texts_per_second, rel=0.01)
+
+
+def test_sizes_are_the_files_and_memory_is_a_lone_process(
+    measured: Measurements, tiny_bert: Path, quantized: Path
+) -> None:
+    assert measured.size_bytes == (quantized / "model.onnx").stat().st_size
+    assert measured.checkpoint_bytes == (tiny_bert / "model.safetensors").stat().st_size
+    assert measured.size_ratio == measured.size_bytes / measured.checkpoint_bytes
+    # onnxruntime and numpy alone; with torch loaded it would be past 200 MB.
+    assert 20e6 < measured.peak_rss_bytes < 160e6
+    assert 0 < measured.load_seconds < 30
+
+
+def test_noise_and_machine_stand_beside_the_numbers(measured: Measurements) -> None:
+    low, high = measured.noise_ratio_ci
+    assert low <= 1.0 + 1e-9
+    assert high >= 1.0 - 1e-9 or high > low
+    assert measured.hardware_class == hardware.cpu().hardware_class
+    assert set(measured.packages) == {"torch", "transformers", "onnxruntime"}
+    assert "2015, arXiv:1411.5279" in measured.method
+
+
+def test_a_candidate_that_is_the_unquantized_model_gains_nothing_and_says_so(
+    tiny_bert: Path, exported: Path, rows: Path, tmp_path: Path
+) -> None:
+    found = run_measure(
+        tiny_bert, exported, exported, rows, tmp_path / "out", cells=CELLS[:1], throughput_rows=0, seconds_per_cell=2.0
+    )
+    assert found.notes == [
+        "the candidate is the optimized model, byte for byte: its gain over the unquantized model is 1 or noise"
+    ]
+    cell = found.latency[0]
+    assert cell.gain_difference is Difference.WITHIN_NOISE
+    assert found.throughput is None
+
+
+def test_another_hardware_class_than_the_declared_one_is_refused_before_any_work(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(HardwareError) as caught:
+        run_measure(nowhere, nowhere, nowhere, nowhere, tmp_path / "out", hardware_class="cpu/abacus/baseline/1t")
+    assert "cpu/abacus/baseline/1t" in caught.value.what
+    assert hardware.cpu().hardware_class in caught.value.what
+    assert caught.value.exit_code == 2
+
+
+def test_the_declared_hardware_class_of_this_machine_is_accepted(
+    tiny_bert: Path, exported: Path, quantized: Path, rows: Path, tmp_path: Path
+) -> None:
+    declared = hardware.cpu().hardware_class
+    found = run_measure(
+        tiny_bert,
+        exported,
+        quantized,
+        rows,
+        tmp_path / "out",
+        hardware_class=declared,
+        cells=CELLS[:1],
+        throughput_rows=0,
+        seconds_per_cell=0.1,
+    )
+    assert found.hardware_class == declared
