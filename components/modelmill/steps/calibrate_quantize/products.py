@@ -54,9 +54,13 @@ def _gemm(node: ir.Node) -> Product | None:
     weight = constant(node.inputs[1])
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     factors = {node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)}
-    if weight is None or factors != {1.0} or node.attributes.get_int("transA", 0):
+    if weight is None or factors != {1.0} or _is_set(node, "transA"):
         return None
-    return _product(node, weight.T if node.attributes.get_int("transB", 0) else weight, bias)
+    return _product(node, weight.T if _is_set(node, "transB") else weight, bias)
+
+
+def _is_set(node: ir.Node, name: str) -> bool:
+    return node.attributes[name].as_int() != 0 if name in node.attributes else False
 
 
 def _attention(node: ir.Node) -> Product | None:

@@ -40,7 +40,8 @@ def trace(unit: ExportUnit, sample: Tensors, opset: int) -> ir.Model:
     try:
         with _quiet(), torch.no_grad():
             exporter = OnnxExporter()
-            model, _ = exporter.export_program(unit.module, {name: sample[name] for name in unit.inputs}, config)
+            inputs = {name: sample[name] for name in unit.inputs}
+            model: ir.Model = exporter.export_program(unit.module, inputs, config)[0]
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
         what = f"the module {type(unit.module).__name__} of {unit.role!r} cannot be exported: {_first_line(error)}"
         raise ModelError(what, where=f"export, opset {opset}", fix="choose an architecture that exports") from error
