@@ -28,9 +28,20 @@ def s3_uri(s3_server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return f"s3://{s3_server.bucket}/test/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture
+def local_store(tmp_path: Path) -> Store:
+    """An empty store in a directory that is not there yet."""
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def s3_store(s3_uri: str) -> Store:
+    """An empty store on the server."""
+    return open_store(s3_uri)
+
+
+@pytest.fixture(params=["local_store", "s3_store"])
+def store(request: pytest.FixtureRequest) -> Store:
     """An empty store of each kind."""
-    if request.param == "local":
-        return open_store(str(tmp_path / "store"))
-    return open_store(request.getfixturevalue("s3_uri"))
+    store: Store = request.getfixturevalue(request.param)
+    return store

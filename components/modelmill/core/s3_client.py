@@ -27,6 +27,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.exceptions import ConnectionError as Unreachable
 
 from modelmill.core import durable
 from modelmill.core.errors import StoreError, UsageError
@@ -97,7 +98,7 @@ class Bucket:
             what = f"cannot {doing}: no credentials for the store {self.uri} at {self.host}"
             fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
             raise StoreError(what, where=self.uri, fix=fix) from None
-        except HTTPClientError as error:
+        except (HTTPClientError, Unreachable) as error:
             what = f"cannot {doing}: the store {self.uri} cannot be reached at {self.host} ({type(error).__name__})"
             fix = "start the server or check AWS_ENDPOINT_URL and the network, then run again"
             raise StoreError(what, where=self.uri, fix=fix) from None
