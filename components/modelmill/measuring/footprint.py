@@ -52,14 +52,20 @@ def footprint(
         file = Path(folder) / "batches.npz"
         columns = {f"{number}/{name}": column for number, batch in enumerate(batches) for name, column in batch.items()}
         np.savez(file, allow_pickle=False, **columns)
-        runs = [_run_alone(directory, runtime, file, threads) for _ in range(processes)]
+        runs = [lone_run(directory, runtime, file, threads) for _ in range(processes)]
     return Footprint(
         load_seconds=round(statistics.median(run.load_seconds for run in runs), 4),
         peak_rss_bytes=max(run.peak_rss_bytes for run in runs),
     )
 
 
-def _run_alone(directory: Path, runtime: Runtime, batches: Path, threads: int) -> LoneRun:
+def lone_run(directory: Path, runtime: Runtime, batches: Path, threads: int) -> LoneRun:
+    """One fresh process; ``batches`` is an ``.npz`` whose arrays are named ``number/input``.
+
+    Raises:
+        StepKilledError: The process was killed.
+        ModelmillError: It failed.
+    """
     command = [sys.executable, "-m", "modelmill.measuring.footprint_process"]
     # The child finds the package where this process did, also where only sys.path says so.
     source = str(Path(modelmill.__file__).parents[1])

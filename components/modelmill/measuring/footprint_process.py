@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from modelmill.core.contract import Closed
+from modelmill.core.errors import ModelmillError
 from modelmill.targets.base import Runtime
 from modelmill.targets.registry import open_session_of
 
@@ -66,7 +67,10 @@ def peak_rss_bytes() -> int:
 def main() -> None:
     """``python -m modelmill.measuring.footprint_process DIRECTORY RUNTIME BATCHES THREADS``: JSON on stdout."""
     directory, runtime, batches, threads = sys.argv[1:]
-    done = run_alone(Path(directory), Runtime(runtime), Path(batches), int(threads))
+    try:
+        done = run_alone(Path(directory), Runtime(runtime), Path(batches), int(threads))
+    except ModelmillError as error:
+        sys.exit(error.what)
     sys.stdout.write(done.model_dump_json() + "\n")
 
 
