@@ -15,6 +15,7 @@ from modelmill.cli.progress import stderr_progress
 from modelmill.core import gc as collector
 from modelmill.core import manifest
 from modelmill.core.errors import UsageError
+from modelmill.core.store import hex_of
 
 
 def push(
@@ -38,6 +39,10 @@ def push(
             what = f"the folder {data} holds no file"
             raise UsageError(what, where="DATA", fix="give a folder with a data set or a model")
         opened.put_artifact(directory, made, progress)
+    # gc keeps what a document under pushed/ names: no run made it, so no run could make it again.
+    opened.create(
+        f"pushed/{hex_of(made.digest)}.json", manifest.canonical({"artifact": made.digest, "from": data.name})
+    )
     uri = opened.artifact_uri(made.digest)
     source = uri if uri.startswith("s3://") else f"file:{uri}"
     if as_json:
@@ -57,12 +62,12 @@ def gc(
 ) -> None:
     """Remove what no kept run, channel or live run needs."""
     opened, _ = store_and_deployment(store)
-    found = collector.collect(opened, keep, grace_seconds, dry_run, stderr_progress())
+    found = collector.collect(opened, keep, stderr_progress(), grace_seconds, dry_run=dry_run)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
     verb = "would remove" if dry_run else "removed"
-    print_text(f"{verb} {len(found.artifacts)} artifacts, {megabytes(found.bytes)}, from {opened.uri}")
+    print_text(f"{verb} {len(found.artifacts)} artifacts, {megabytes(found.removed_bytes)}, from {opened.uri}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -107,7 +107,8 @@ def scratch_of(declaration: type) -> tuple[str, ...]:
 class Closed(BaseModel):
     """Base of all settings and documents: frozen, and an unknown key is an error."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Built when first used: a scheduler that loads the contracts of all steps validates the settings of few.
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Unkeyed:

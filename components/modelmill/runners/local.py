@@ -87,7 +87,7 @@ def run(job: Job, store: Store, progress: Progress, execute: Execute = run_in_pr
     try:
         with contextlib.ExitStack() as stack:
             # Not before a first task has finished: wrong input leaves a store as it was.
-            walk.started = lambda: stack.enter_context(leases.hold(store, name))
+            walk.started = lambda: stack.enter_context(leases.lease(store, name))
             _walk_repairing(job, store, progress, walk, execute)
             document = _finished(job, store, walk, document, time.monotonic() - started)
             _keep(store, document)

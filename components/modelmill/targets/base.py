@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+if TYPE_CHECKING:
+    # Recipes name runtimes and precisions: reading one does not wait for numpy.
+    import numpy as np
 
 
 class Device(StrEnum):

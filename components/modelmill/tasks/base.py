@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import Metric
 from modelmill.core.model import Execution
 from modelmill.core.rows import Row
 
-Features = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    import numpy as np
+
+Features: TypeAlias = "dict[str, np.ndarray]"
 """One row, encoded: input name → int64, shape (length,). No padding."""
 
-Batch = dict[str, np.ndarray]
+Batch: TypeAlias = "dict[str, np.ndarray]"
 """Several rows, padded: input name → int64, shape (batch, sequence)."""
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import cast
+
 from modelmill.core.errors import RecipeError
 from modelmill.tasks.base import Task
-from modelmill.tasks.text_classification import TextClassification
+
+_DECLARED = {"text-classification": "modelmill.tasks.text_classification:TextClassification"}
+"""A task's name and its class, imported when it is first asked for: reading a recipe needs the name alone."""
 
 _TASKS: dict[str, Task] = {}
 
@@ -16,7 +21,7 @@ def register(task: Task) -> None:
 
 def names() -> list[str]:
     """The names of all tasks, sorted."""
-    return sorted(_TASKS)
+    return sorted({*_DECLARED, *_TASKS})
 
 
 def get(name: str) -> Task:
@@ -26,9 +31,9 @@ def get(name: str) -> Task:
         RecipeError: There is none.
     """
     if name not in _TASKS:
-        what = f"there is no task {name!r}"
-        raise RecipeError(what, where="task", fix=f"use one of: {', '.join(names())}")
+        if name not in _DECLARED:
+            what = f"there is no task {name!r}"
+            raise RecipeError(what, where="task", fix=f"use one of: {', '.join(names())}")
+        module, _, kind = _DECLARED[name].partition(":")
+        register(cast("Task", getattr(importlib.import_module(module), kind)()))
     return _TASKS[name]
-
-
-register(TextClassification())
