@@ -41,9 +41,11 @@ def strip(model: ir.Model) -> None:
     for graph in model.graphs():
         graph.doc_string = None
         graph.metadata_props.clear()
-        kept = {id(value) for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
+        kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
         for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
             _strip_value(value)
+            if id(value) not in kept:
+                value.shape, value.type = None, None
         for node in graph:
             node.doc_string = None
             node.metadata_props.clear()

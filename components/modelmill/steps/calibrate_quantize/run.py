@@ -47,13 +47,18 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
         RecipeError: The demanded scheme is of no allowed precision.
     """
     read_model(inputs.model)
-    choice = _choice(settings, hardware.cpu().instruction_set)
+    choice = choose_by_rule(settings, hardware.cpu().instruction_set)
     write_json(outputs.choice / CHOICE_DOCUMENT, choice.model_dump(mode="json"))
     progress.fact(f"{choice.precision.value}, {choice.scheme.value}: {choice.reason}")
     return Report({"precision": choice.precision.value, "scheme": choice.scheme.value, "reason": choice.reason})
 
 
-def _choice(settings: ChooseSettings, instruction_set: list[str]) -> Choice:
+def choose_by_rule(settings: ChooseSettings, instruction_set: list[str]) -> Choice:
+    """The choice for a processor with the flags ``instruction_set``.
+
+    Raises:
+        RecipeError: The demanded scheme is of no allowed precision.
+    """
     schemes = {Precision.FLOAT32: (Scheme.NONE,), Precision.INT8: (Scheme.DYNAMIC, Scheme.STATIC)}
     possible = [
         (precision, scheme)
