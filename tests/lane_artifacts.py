@@ -203,8 +203,12 @@ def judge_lane(
     policy: gate.Policy | None = None,
     seed: int = 0,
     external: bool = False,
+    padding_bytes: int = 0,
 ) -> dict[str, Path]:
-    """Make a lane's artifacts below ``work`` and run gate on them: port → directory, ``verdict`` and ``report`` too."""
+    """Make a lane's artifacts below ``work`` and run gate on them: port → directory, ``verdict`` and ``report`` too.
+
+    ``padding_bytes`` of zeros lie beside the graph, for tests of large files.
+    """
     rows = write_lane_rows(work / "rows")
     directories = {
         "rows": rows,
@@ -213,6 +217,9 @@ def judge_lane(
         "measurements": write_lane_measurements(work / "measurements", measurements or lane_measurements()),
         "model": write_lane_model(work / "model", checkpoint, seed=seed, external=external),
     }
+    if padding_bytes:
+        with (directories["model"] / "padding.bin").open("wb") as stream:
+            stream.truncate(padding_bytes)
     choice = write_lane_choice(work / "choice")
     outputs = gate.Outputs(verdict=work / "verdict", report=work / "report")
     outputs.verdict.mkdir()

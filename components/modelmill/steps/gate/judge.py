@@ -223,7 +223,7 @@ def _more(rows: int, settle: int | None, seen: str) -> str:
 
 
 def _seen(paired: Paired) -> str:
-    return f"{paired.drop_points:+.2f} seen, {paired.lost:,} rows lost and {paired.gained:,} gained of {paired.rows:,}"
+    return f"{paired.drop_points:+.2f} seen: {paired.lost:,} lost and {paired.gained:,} gained of {paired.rows:,} rows"
 
 
 def _percent(share: float) -> str:
