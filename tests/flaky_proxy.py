@@ -21,6 +21,7 @@ class Fault(StrEnum):
     BUSY = "answered with 503 SlowDown, not passed on"
     LOST = "passed on, its answer lost"
     CUT = "passed on, its answer's body cut in the middle"
+    HELD = "passed on only when the proxy is told to go on"
 
 
 @dataclass
@@ -32,9 +33,14 @@ class Proxy:
     """Method and path of each request, in order."""
     faults: list[tuple[Callable[[str, str], bool], Fault]] = field(default_factory=list)
     """Each is used once, by the first request that its condition (of method and path) holds for."""
+    held: threading.Event = field(default_factory=threading.Event)
+    """Set when a request is being held."""
+    go_on: threading.Event = field(default_factory=threading.Event)
+    """Set it to pass held requests on."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, method: str, path: str) -> Fault | None:
+        """Note a request; the fault it meets."""
         with self.lock:
             self.seen.append(f"{method} {path}")
             for entry in self.faults:
@@ -64,6 +70,9 @@ def flaky_proxy(endpoint: str) -> Iterator[Proxy]:
                 self.end_headers()
                 self.wfile.write(SLOW_DOWN)
                 return
+            if fault is Fault.HELD:
+                proxy.held.set()
+                proxy.go_on.wait(60)
             upstream = http.client.HTTPConnection(host, port, timeout=30)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
             upstream.request(self.command, self.path, body, headers)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flaky_proxy import Fault, flaky_proxy
 from modelmill.core import records
 from modelmill.core.errors import StoreError, UsageError
 from modelmill.core.gc import GcReport, collect
@@ -18,6 +19,7 @@ from modelmill.core.leases import lease, leases
 from modelmill.core.records import RunRecord
 from modelmill.core.store import Store, hex_of
 from modelmill.core.stores import open_store
+from seaweed import Seaweed
 from stored_things import SILENT, key_of, make_record, put
 
 NOW = 0.0
@@ -147,7 +149,7 @@ def test_a_negative_number_of_runs_is_refused(store: Store) -> None:
 
 def test_collectors_and_adopters_at_once_lose_nothing_adopted(store: Store, tmp_path: Path) -> None:
     """Adopters renew old artifacts while collectors without any grace or lease look for them."""
-    count = 24
+    count = 12
     digests = [put(store, tmp_path / f"made-{number}", {"f": b"%d" % number}) for number in range(count)]
     for number, digest in enumerate(digests):
         records.adopt_or_store(store, make_record(key_of(number), {"model": digest}))
@@ -197,11 +199,78 @@ def test_writers_and_collectors_at_once_leave_what_was_written_whole(store: Stor
     digest = put(store, tmp_path / "again", content)
     with ThreadPoolExecutor(1) as pool:
         removing = pool.submit(remove, digest)
-        for round in range(5):
+        for round in range(3):
             put(store, tmp_path / f"round-{round}", content)
             assert store.check_artifact(digest) is None
         stop.set()
         removing.result()
+
+
+def adopt_while_a_collector_is_held(
+    server: Seaweed, store: Store, at: Path, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> tuple[str, bool, bool]:
+    """Renew an old artifact while a collector's first request of a kind is on its way.
+
+    Returns:
+        The artifact's digest, whether the collector removed it, whether the adopter may rely on it.
+    """
+    digest = put(store, at / "made", {"a": b"a", "b": b"b"})
+    time.sleep(2.1)
+    cutoff = store.now()
+    with flaky_proxy(server.endpoint) as proxy, ThreadPoolExecutor(2) as pool:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        collector = open_store(store.uri)
+        proxy.faults.append((lambda seen, where: seen == method and path in where, Fault.HELD))
+        removing = pool.submit(collector.retire_artifact, digest, cutoff)
+        assert proxy.held.wait(20)
+        adopting = pool.submit(store.renew_artifact, digest)
+        with pytest.raises(TimeoutError):
+            adopting.result(timeout=2)
+        proxy.go_on.set()
+        return digest, removing.result(30) is not None, adopting.result(30)
+
+
+def test_a_collector_that_has_not_looked_yet_spares_what_is_adopted(
+    s3_server: Seaweed, s3_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, removed, adopted = adopt_while_a_collector_is_held(
+        s3_server, s3_store, tmp_path, monkeypatch, "GET", "list-type=2"
+    )
+    assert (removed, adopted) == (False, True)
+    assert s3_store.check_artifact(digest) is None
+
+
+def test_a_collector_that_has_looked_is_waited_for_and_takes_it(
+    s3_server: Seaweed, s3_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, removed, adopted = adopt_while_a_collector_is_held(
+        s3_server, s3_store, tmp_path, monkeypatch, "DELETE", "manifest.json"
+    )
+    assert (removed, adopted) == (True, False)
+    assert s3_store.check_artifact(digest) == "is missing"
+
+
+def test_an_output_stored_while_a_collector_takes_it_is_stored_whole(
+    s3_server: Seaweed, s3_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer finds all files there; the collector, which has looked before, removes them under it."""
+    files = {"a": b"a", "b": b"b"}
+    digest = put(s3_store, tmp_path / "made", files)
+    time.sleep(2.1)
+    cutoff = s3_store.now()
+    with flaky_proxy(s3_server.endpoint) as proxy, ThreadPoolExecutor(2) as pool:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        collector = open_store(s3_store.uri)
+        proxy.faults.append((lambda method, path: method == "DELETE" and "manifest.json" in path, Fault.HELD))
+        removing = pool.submit(collector.retire_artifact, digest, cutoff)
+        assert proxy.held.wait(20)
+        storing = pool.submit(put, s3_store, tmp_path / "again", files)
+        with pytest.raises(TimeoutError):
+            storing.result(timeout=2)
+        proxy.go_on.set()
+        assert removing.result(30) is not None
+        assert storing.result(30) == digest
+    assert s3_store.check_artifact(digest) is None
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:
