@@ -63,8 +63,8 @@ class ChooseSettings(Closed):
     runtime: Runtime
     precisions: list[Precision] = Field(min_length=1, description="allowed; the choice is among them")
     scheme: Scheme | None = Field(None, description="demanded; None leaves it to the choice")
-    embeddings: bool = True
-    calibration_rows: int = Field(256, ge=1)
+    embeddings: bool = Field(True, description="whether embedding tables become int8 too")
+    calibration_rows: int = Field(256, ge=1, description="rows read for static ranges")
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class MeasureSettings(Closed):
     seconds_per_cell: float = Field(6.0, gt=0, le=600, description="time budget of a cell, all models together")
     throughput_rows: int = Field(512, ge=0, description="evaluation texts timed at their real lengths; 0: none")
     hardware_class: str | None = Field(None, description="what the recipe declares; another one is an error")
-    seed: int = 0
+    seed: int = Field(0, ge=0, description="of tokens and of the order in which models take turns")
 
 
 BASELINE = StepContract(
