@@ -101,8 +101,8 @@ def test_one_fail_outweighs_an_open_check_and_that_a_pass() -> None:
 
 def test_a_threshold_left_out_is_not_checked() -> None:
     assert [check.name for check in judge.checks(paired(), lane_measurements(), Policy())] == [
-        "min_rows",
         "max_drop_points",
+        "min_rows",
     ]
 
 

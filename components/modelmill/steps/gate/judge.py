@@ -189,12 +189,12 @@ def check_size(measurements: Measurements, most: float) -> Check:
 
 
 def checks(paired: Paired, measurements: Measurements, policy: Policy) -> list[Check]:
-    """Every check that the policy asks for, in its order.
+    """Every check that the policy asks for, the drop first.
 
     Raises:
         ModelError: min_speedup is asked for, and nothing was timed.
     """
-    found = [check_rows(paired, policy), check_drop(paired, policy)]
+    found = [check_drop(paired, policy)]
     if policy.min_metric is not None:
         found.append(check_metric(paired, policy, policy.min_metric))
     if policy.min_speedup is not None:
@@ -204,7 +204,9 @@ def checks(paired: Paired, measurements: Measurements, policy: Policy) -> list[C
         found.append(check_speedup(measurements.latency[0], policy.min_speedup))
     if policy.max_size_ratio is not None:
         found.append(check_size(measurements, policy.max_size_ratio))
-    return found
+    rows = check_rows(paired, policy)
+    # Too few rows are why the others are open, and are said before them; rows enough are the least of the news.
+    return [*found, rows] if rows.verdict is Verdict.PASS else [rows, *found]
 
 
 def overall(found: Sequence[Check]) -> tuple[Verdict, list[str]]:
