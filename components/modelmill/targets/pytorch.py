@@ -32,6 +32,8 @@ _BROKEN = (
     SafetensorError, StrictDataclassError,
 )  # fmt: skip
 
+# Tokenizers say int(1e30) when nobody told them. No encoder takes a million tokens.
+_ENDLESS = 1_000_000
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -158,23 +160,34 @@ def check_vocabulary(model: Any, processor: Any, directory: Path) -> None:
         raise ModelError(what, where=str(directory), fix=fix)
 
 
+def positions_of(model: Any) -> int:
+    """Tokens that the model has positions for; a million where its positions have no end.
+
+    RoBERTa and its kin number positions from the padding number + 1 on, so that ``max_position_embeddings`` 514 is
+    512 tokens; their embedding tables tell by their padding number.
+    """
+    limits = [_ENDLESS]
+    configured = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(configured, int) and configured > 0:
+        limits.append(configured)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - unused)
+    return min(limits)
+
+
 def max_length_of(model: Any, processor: Any) -> int:
     """Tokens at which texts are cut: the tokenizer's limit, and never more than the model has positions for.
 
     Raises:
         ModelError: Neither the tokenizer nor the configuration tells.
     """
-    limits = [processor.model_max_length]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions:
-        # RoBERTa's positions start after its padding token: 514 embeddings are for 512 tokens.
-        offset_types = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "roberta-prelayernorm"}
-        offset = (model.config.pad_token_id or 0) + 1 if model.config.model_type in offset_types else 0
-        limits.append(positions - offset)
-    maximum = int(min(limits))
-    if maximum > 1_000_000:
+    maximum = min(int(processor.model_max_length), positions_of(model))
+    if maximum >= _ENDLESS:
         what = "neither the tokenizer nor the model tells how long a text may be"
-        raise ModelError(what, where="tokenizer_config.json: model_max_length", fix="write the length there")
+        fix = "write the length there, or give model.max_length in the recipe"
+        raise ModelError(what, where="tokenizer_config.json: model_max_length", fix=fix)
     return maximum
 
 

@@ -9,8 +9,8 @@ import numpy as np
 GROUPED_BATCHES = 50
 """Batches among which rows are sorted by length, as in transformers' `LengthGroupedSampler`.
 
-Padding to the longest of 32 rows taken at random makes 2.1 times the tokens of BANKING77 (`test_batches.py` has the
-figure); sorted among 50 batches it is 1.04 times.
+Batches of 32 rows taken at random, padded to their longest, have 2.92 times the tokens of BANKING77's own texts;
+sorted among 50 batches it is 1.06 times.
 """
 
 

@@ -71,7 +71,7 @@ STEP = StepContract(
     outputs=Outputs,
     settings=Settings,
     function="modelmill.steps.retrain.run:run",
-    packages=("torch", "transformers", "accelerate"),
+    packages=("torch", "transformers", "tokenizers", "safetensors", "numpy"),
     key_on=frozenset({KeyOn.THREADS, KeyOn.INSTRUCTION_SET}),
 )
 PARTS = (STEP,)

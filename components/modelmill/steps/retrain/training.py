@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SNAPSHOT_SECONDS = 45.0
 """Training time between snapshots: with what a step and a snapshot take, about a minute is lost at most."""
-_SNAPSHOT_SHARE = 10
-"""Training takes at least this many times as long as the snapshots of it."""
+SNAPSHOT_SHARE = 10
+"""Training takes at least this many times as long as the snapshots of it, where they are slow to save."""
 _MAX_NORM = 1.0
 """Gradients are clipped to this Euclidean norm, as transformers' Trainer does by default."""
 _TUNE_BATCH_SIZE = 64
@@ -131,7 +131,7 @@ class FineTuning:
                     if ended:
                         place = self._finish_epoch(tune, place, per_epoch, snapshots)
                     started = time.monotonic()
-                    if ended or started - saved_at > max(SNAPSHOT_SECONDS, _SNAPSHOT_SHARE * saving):
+                    if ended or started - saved_at > max(SNAPSHOT_SECONDS, SNAPSHOT_SHARE * saving):
                         snapshots.save(self._model, self._optimizer, place)
                         saved_at = time.monotonic()
                         saving = saved_at - started
