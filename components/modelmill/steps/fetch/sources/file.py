@@ -54,7 +54,7 @@ class Folder:
         try:
             return digest_of({name: sha256_of(path) for name, path in self._chosen(choose).items()})
         except OSError as error:
-            raise self._unreadable(error) from None
+            raise unreadable(error, self._root, self._purpose) from None
 
     def fetch(self, choose: Choose, pin: str | None, directory: Path, progress: Progress) -> list[Fetched]:
         """Copy what ``choose`` picks."""
@@ -68,7 +68,7 @@ class Folder:
                     sha256, size = write_chunks(chunks_of(path), target, bar)
                     fetched.append(Fetched(name, target, str(self._root / name), sha256, size))
         except OSError as error:
-            raise self._unreadable(error) from None
+            raise unreadable(error, self._root, self._purpose) from None
         check_pin(digest_of({file.name: file.sha256 for file in fetched}), pin, str(self._root))
         return fetched
 
@@ -79,13 +79,15 @@ class Folder:
             check_mounts(self._root / name, self._mounts, self._purpose)
         return chosen
 
-    def _unreadable(self, error: OSError) -> Exception:
-        name = error.filename or self._root
-        if isinstance(error, PermissionError):
-            what = f"{Path(name).name} may not be read by this user"
-            return self._purpose.error(what, where=str(name), fix="give this user the right to read it")
-        what = f"{Path(name).name} cannot be read: {error.strerror}"
-        return SourceError(what, where=str(name), fix="run again when the disk or the volume is well")
+
+def unreadable(error: OSError, root: Path, purpose: Purpose) -> Exception:
+    """What to raise for a file that cannot be read: the user's to mend where a right is missing, else outside."""
+    name = Path(error.filename or root)
+    if isinstance(error, PermissionError):
+        what = f"{name.name} may not be read by this user"
+        return purpose.error(what, where=str(name), fix="give this user the right to read it")
+    what = f"{name.name} cannot be read: {error.strerror}"
+    return SourceError(what, where=str(name), fix="run again when the disk or the volume is well")
 
 
 def check_mounts(path: Path, mounts: Sequence[Path] | None, purpose: Purpose) -> None:

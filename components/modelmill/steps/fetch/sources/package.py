@@ -20,7 +20,7 @@ from modelmill.steps.fetch.sources.base import (
     digest_of,
     write_chunks,
 )
-from modelmill.steps.fetch.sources.file import chunks_of, list_folder
+from modelmill.steps.fetch.sources.file import chunks_of, list_folder, unreadable
 
 
 class PackageFolder:
@@ -39,25 +39,35 @@ class PackageFolder:
     def pin(self, choose: Choose) -> str:
         """Name, version and digest of what ``choose`` picks; RECORD is read, the files are not."""
         recorded = self._recorded()
-        chosen = choose(list(list_folder(self._root)))
-        return self._pin_of({name: recorded.get(name) or sha256_of(self._root / name) for name in chosen})
+        try:
+            chosen = choose(list(list_folder(self._root)))
+            return self._pin_of({name: recorded.get(name) or sha256_of(self._root / name) for name in chosen})
+        except OSError as error:
+            raise unreadable(error, self._root, self._purpose) from None
 
     def fetch(self, choose: Choose, pin: str | None, directory: Path, progress: Progress) -> list[Fetched]:
         """Copy what ``choose`` picks, each file checked against RECORD."""
         recorded = self._recorded()
+        try:
+            fetched = self._copied(choose(list(list_folder(self._root))), directory, progress)
+        except OSError as error:
+            raise unreadable(error, self._root, self._purpose) from None
+        for file in fetched:
+            if recorded.get(file.name, file.sha256) != file.sha256:
+                what = f"{file.name} is not as it was installed: its sha256 differs from the package's RECORD"
+                fix = f"install it anew: pip install --force-reinstall {self._named()}"
+                raise self._purpose.error(what, where=file.where, fix=fix)
+        check_pin(self._pin_of({file.name: file.sha256 for file in fetched}), pin, str(self._root))
+        return fetched
+
+    def _copied(self, chosen: Sequence[str], directory: Path, progress: Progress) -> list[Fetched]:
         fetched = []
-        chosen = choose(list(list_folder(self._root)))
         total = sum((self._root / name).stat().st_size for name in chosen)
         with progress.bar(f"copy {self._purpose}", total, "bytes") as bar:
             for name in chosen:
                 target = destination(directory, name, self._purpose)
                 sha256, size = write_chunks(chunks_of(self._root / name), target, bar)
-                if name in recorded and recorded[name] != sha256:
-                    what = f"{name} is not as it was installed: its sha256 differs from the package's RECORD"
-                    fix = f"install it anew: pip install --force-reinstall {self._named()}"
-                    raise self._purpose.error(what, where=str(self._root / name), fix=fix)
                 fetched.append(Fetched(name, target, str(self._root / name), sha256, size))
-        check_pin(self._pin_of({file.name: file.sha256 for file in fetched}), pin, str(self._root))
         return fetched
 
     def _named(self) -> str:
