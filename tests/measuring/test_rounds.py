@@ -54,6 +54,14 @@ def test_a_short_call_settles_untimed_at_the_start_of_its_turn() -> None:
     assert machine.log.count("short") == 3 + 2 * 10
 
 
+def test_models_settle_all_or_none() -> None:
+    for fastest, turns in ((0.01, 2), (0.1, 1)):
+        machine = FakeMachine()
+        calls = {"slow": machine.work("slow", 0.2), "fast": machine.work("fast", fastest)}
+        rounds = interleave(calls, seconds=5, seed=0, clock=machine.clock)
+        assert {name: machine.log.count(name) - 3 for name in calls} == dict.fromkeys(calls, turns * rounds.count)
+
+
 def test_an_expensive_model_gets_the_rounds_an_interval_needs_past_its_budget() -> None:
     machine = FakeMachine()
     assert interleave({"a": machine.work("a", 5.0)}, seconds=1, seed=0, clock=machine.clock).count == LEAST_ROUNDS

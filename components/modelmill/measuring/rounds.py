@@ -61,8 +61,9 @@ def interleave(
 ) -> Rounds:
     """Time every call once a round until the budget is spent.
 
-    A call shorter than 50 ms is made once untimed at the start of its turn: the turn before left another model's
-    weights in the caches and another runtime's threads spinning, which a model that serves alone never meets.
+    Where the fastest call is shorter than 50 ms, every call is made once untimed at the start of its turn: the turn
+    before left another model's weights in the caches and another runtime's threads spinning, which a model that
+    serves alone never meets. One rule for all of a cell's models, so that none is favoured.
 
     Args:
         calls: Name → work; the names' order says nothing.
@@ -75,7 +76,7 @@ def interleave(
         clock: Seconds; rises.
     """
     reported = bar or SilentBar()
-    settled = {name: _warm_up(call, clock) < SETTLE_BELOW_SECONDS for name, call in calls.items()}
+    settles = min(_warm_up(call, clock) for call in calls.values()) < SETTLE_BELOW_SECONDS
     order = np.random.default_rng(seed)
     names = sorted(calls)
     taken: dict[str, list[float]] = {name: [] for name in names}
@@ -86,7 +87,7 @@ def interleave(
             break
         for index in order.permutation(len(names)):
             name = names[index]
-            if settled[name]:
+            if settles:
                 calls[name](number)
             begun = clock()
             calls[name](number)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,14 @@ from modelmill.steps.evaluate.run import measure
 from modelmill.targets.base import Runtime
 
 CELLS = [Cell(batch_size=1, sequence_length=16), Cell(batch_size=4, sequence_length=512)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On two threads of a loaded machine PyTorch's wait for each other, 3 to 500 ms a call: no test of ratios."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "threads", lambda: 1)
+        yield
 
 
 def run_measure(
