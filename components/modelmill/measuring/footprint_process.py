@@ -5,7 +5,6 @@ It imports the runtime and nothing of torch or transformers: a process that serv
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from modelmill.core.contract import Closed
 from modelmill.core.errors import ModelmillError
+from modelmill.core.memory import peak_rss_bytes
 from modelmill.targets.base import Runtime
 from modelmill.targets.registry import open_session_of
 
@@ -45,23 +45,6 @@ def run_alone(directory: Path, runtime: Runtime, batches: Path, threads: int) ->
         session.run(batch)
     modules = sorted({name.partition(".")[0] for name in sys.modules})
     return LoneRun(load_seconds=loaded, peak_rss_bytes=peak_rss_bytes(), modules=modules)
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident set of this process alone, in bytes.
-
-    getrusage's ru_maxrss is not it on Linux: exec keeps the largest value seen before, which in a child started by
-    vfork is the parent's (fs/exec.c, setmax_mm_hiwater_rss). VmHWM belongs to the new address space.
-    """
-    try:
-        status = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        status = []
-    for line in status:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main() -> None:

@@ -5,9 +5,7 @@ Every orchestrator runs a step through `run_step`, so that a step is keyed, resu
 
 from __future__ import annotations
 
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +18,7 @@ from modelmill.core import manifest, records
 from modelmill.core.contract import JSON, Closed, Report, StepContract, directories, scratch_of
 from modelmill.core.errors import ModelmillError
 from modelmill.core.hardware import Hardware, cpu
+from modelmill.core.memory import peak_rss_bytes
 from modelmill.core.progress import Bar, Progress
 from modelmill.core.stepkey import InputDigests, keyed, package_versions, step_key
 from modelmill.core.store import Scratch, Store
@@ -162,14 +161,6 @@ def _stored(store: Store, directory: Path, type: str, prepared: Prepared, progre
     store.put_artifact(directory, made, progress)
     shutil.rmtree(directory, ignore_errors=True)
     return made.digest
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident set of this process or of one of its ended children, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return int(max(own, children)) * unit
 
 
 class _Saving:
