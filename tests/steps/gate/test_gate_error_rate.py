@@ -6,9 +6,12 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import multinomial
 
 from modelmill.steps import gate
+from modelmill.steps.gate.noninferiority import tango_bounds
 from modelmill.steps.gate.operating import exact_rates, simulated_rates
 
 MARGIN = 0.01
@@ -44,10 +47,21 @@ def test_a_candidate_beyond_the_margin_hardly_ever_passes() -> None:
     assert exact_rates(3080, 0.02, 0.01, MARGIN, CONFIDENCE).passed < 1e-3
 
 
-# The score test alone passes 6.6 % here: 270 rows is where no lost row just satisfies it.
 def test_one_sided_disagreement_keeps_the_promise_where_the_score_test_alone_does_not() -> None:
     for rows in (268, 270, 300, 450, 750):
         assert exact_rates(rows, MARGIN, 0.0, MARGIN, CONFIDENCE).passed <= 0.05
+    # At 270 rows no lost row is just enough for the score test, and that happens to 0.99^270 of such candidates.
+    assert float(tango_bounds(0, 0, 270, CONFIDENCE)[1]) <= MARGIN
+    assert 0.99**270 == pytest.approx(0.066, abs=5e-4)
+
+
+def test_sparse_disagreement_is_refused_too_often_by_the_score_test_alone() -> None:
+    rows, lost, gained = 200, 0.016, 0.006
+    b, c = np.meshgrid(np.arange(40), np.arange(40), indexing="ij")
+    chance = multinomial.pmf(np.stack([b, c, rows - b - c], axis=-1), rows, [lost, gained, 1 - lost - gained])
+    alone = chance[tango_bounds(b, c, rows, CONFIDENCE)[0] > MARGIN].sum()
+    assert alone == pytest.approx(0.073, abs=5e-4)
+    assert exact_rates(rows, MARGIN, gained, MARGIN, CONFIDENCE).failed <= 0.05
 
 
 @pytest.mark.slow
