@@ -175,6 +175,11 @@ def test_no_rows_to_train_on_is_said(learner: Path, tmp_path: Path) -> None:
         retrain(tmp_path, make_inputs(tmp_path, learner, train=0), fine_tune())
 
 
+def test_one_label_is_nothing_to_tell_apart(learner: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fewer than two labels"):
+        retrain(tmp_path, make_inputs(tmp_path, learner, ["lost"]), fine_tune())
+
+
 @pytest.mark.slow
 def test_too_little_memory_is_said(learner: Path, tmp_path: Path) -> None:
     wide = make_checkpoint(tmp_path / "model", "bert", intermediate_size=4096, num_hidden_layers=1)

@@ -44,7 +44,7 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     Raises:
         ModelError: The model is broken, its labels are not the data's (method none), the training diverged or
             does not fit into memory.
-        DataError: There are no rows to train on.
+        DataError: There are no rows to train on, or all have one label.
     """
     task = registry.get(settings.task)
     if isinstance(settings.retrain, NoTraining):
@@ -77,6 +77,9 @@ def _fine_tune(
     if not rows:
         what = "there are no rows to train on"
         raise DataError(what, where=str(inputs.train), fix="give data.train a split with rows, or raise its limit")
+    if len(read_dataset(inputs.train).labels) < 2:
+        what = "the train rows have fewer than two labels, so there is nothing to tell apart"
+        raise DataError(what, where=str(inputs.train), fix="give data.train a split with rows of every label")
     model, labels = _prepared(task, inputs, method.seed)
     processor = load_processor(inputs.model)
     check_vocabulary(model, processor, inputs.model)
@@ -183,4 +186,5 @@ def _bfloat16(method: FineTune) -> bool:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    told = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in told)
