@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from modelmill.core.model import Chain, Execution, Stage
 from modelmill.tasks.base import ExportUnit
 from modelmill.tasks.text_classification import TextClassification

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from modelmill.core.errors import ModelError
 from modelmill.core.model import copy_companions, read_model
 
@@ -41,7 +42,7 @@ def test_companions_are_copied_and_graphs_are_not(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_model_json_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="it has no model.json"):
+    with pytest.raises(ModelError, match=r"it has no model\.json"):
         read_model(tmp_path)
 
 

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+
 from modelmill.core.errors import ModelError
 from modelmill.graphs import files
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 import pytest
+
 from modelmill.graphs.masks import padding_mask_of
 
 HEAD = """<ir_version: 10, opset_import: ["" : 20]>
@@ -14,7 +15,7 @@ BODIES = {
     "where": """wide = Unsqueeze (attention_mask, middle) kept = Cast <to = 9> (wide)
         zero = Sub (one, one) added = Where (kept, zero, low)""",
     "too weak to hide": f"{KEPT} added = Mul (hidden, weak)",
-    "the wrong way round": "wide = Unsqueeze (attention_mask, middle) kept = Cast <to = 1> (wide) added = Mul (kept, low)",
+    "the wrong way round": f"{KEPT} added = Mul (kept, low)",
     "causal too": f"""{KEPT} padding = Mul (hidden, low)
         shape = Shape <start = 1> (ids) both = Concat <axis = 0> (shape, shape)
         all = Expand (low, both) upper = Trilu <upper = 1> (all, first) added = Add (padding, upper)""",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+
 from modelmill.core.errors import ModelError
 from modelmill.core.model import Chain, Component, ModelDocument, Stage, Tensor, read_model, write_model
 from modelmill.targets.onnxruntime_cpu import open_session

@@ -25,5 +25,6 @@ def fuse_for_onnxruntime_cpu(model: ir.Model) -> dict[str, int]:
 
 
 def attention_left(model: ir.Model) -> int:
-    """Softmaxes over four-dimensional scores that no fusion took: what is left of unfused attention."""
-    return sum(node.op_type == "Softmax" for node in model.graph)
+    """Softmaxes whose weights are multiplied with values: attention that no fusion took."""
+    softmaxes = [node for node in model.graph if node.op_type == "Softmax"]
+    return sum(any(use.node.op_type == "MatMul" for use in node.outputs[0].uses()) for node in softmaxes)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fake_task import ENCODER, HEAD, FakeTask, make_fake_checkpoint
+from lane_steps import make_rows, run_apply, run_choose, run_export, run_optimize
 from modelmill.core.model import read_model
 from modelmill.targets.onnxruntime_cpu import open_session
 from modelmill.targets.pytorch import PytorchSession, load_checkpoint
 from modelmill.tasks import registry
 from modelmill.tasks.samples import random_batch
-
-from fake_task import ENCODER, HEAD, FakeTask, make_fake_checkpoint
-from lane_steps import make_rows, run_apply, run_choose, run_export, run_optimize
 
 
 @pytest.fixture(scope="module")
