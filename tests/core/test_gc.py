@@ -27,7 +27,7 @@ NOW = 0.0
 
 def collect_now(store: Store, keep: int = 0, *, dry_run: bool = False) -> GcReport:
     """Collect without grace, once all that lies there is older than a second (S3's resolution)."""
-    time.sleep(2.1 if store.uri.startswith("s3://") else 0.05)
+    time.sleep(1.1 if store.uri.startswith("s3://") else 0.05)
     return collect(store, keep, SILENT, NOW, dry_run=dry_run)
 
 
@@ -84,7 +84,7 @@ def test_what_is_younger_than_the_grace_age_stays(store: Store, tmp_path: Path) 
 
 def test_a_live_run_keeps_what_it_stored_or_adopted_since_it_started(store: Store, tmp_path: Path) -> None:
     adopted, old = add_run(store, 1, tmp_path), add_run(store, 2, tmp_path)
-    time.sleep(2.1)
+    time.sleep(1.1)
     with lease(store, "run-9"):
         assert records.find(store, key_of(1))[0] is not None
         made = put(store, tmp_path / "made", {"model.onnx": b"made"})
@@ -153,7 +153,7 @@ def test_collectors_and_adopters_at_once_lose_nothing_adopted(store: Store, tmp_
     digests = [put(store, tmp_path / f"made-{number}", {"f": b"%d" % number}) for number in range(count)]
     for number, digest in enumerate(digests):
         records.adopt_or_store(store, make_record(key_of(number), {"model": digest}))
-    time.sleep(2.1)
+    time.sleep(1.1)
     collectors = [open_store(store.uri) for _ in range(2)]
     adopters = [open_store(store.uri) for _ in range(2)]
     cutoff = store.now()
@@ -187,7 +187,7 @@ def test_writers_and_collectors_at_once_leave_what_was_written_whole(store: Stor
     """The same bytes are stored again and again while a collector without grace removes them."""
     content = {"a": b"a" * 1000, "deep/b": b"b" * 1000}
     put(store, tmp_path / "first", content)
-    time.sleep(2.1)
+    time.sleep(1.1)
     cutoff = store.now()
     stop = threading.Event()
     collector = open_store(store.uri)
@@ -215,7 +215,7 @@ def adopt_while_a_collector_is_held(
         The artifact's digest, whether the collector removed it, whether the adopter may rely on it.
     """
     digest = put(store, at / "made", {"a": b"a", "b": b"b"})
-    time.sleep(2.1)
+    time.sleep(1.1)
     cutoff = store.now()
     with flaky_proxy(server.endpoint) as proxy, ThreadPoolExecutor(2) as pool:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -225,7 +225,7 @@ def adopt_while_a_collector_is_held(
         assert proxy.held.wait(20)
         adopting = pool.submit(store.renew_artifact, digest)
         with pytest.raises(TimeoutError):
-            adopting.result(timeout=2)
+            adopting.result(timeout=1)
         proxy.go_on.set()
         return digest, removing.result(30) is not None, adopting.result(30)
 
@@ -256,7 +256,7 @@ def test_an_output_stored_while_a_collector_takes_it_is_stored_whole(
     """The writer finds all files there; the collector, which has looked before, removes them under it."""
     files = {"a": b"a", "b": b"b"}
     digest = put(s3_store, tmp_path / "made", files)
-    time.sleep(2.1)
+    time.sleep(1.1)
     cutoff = s3_store.now()
     with flaky_proxy(s3_server.endpoint) as proxy, ThreadPoolExecutor(2) as pool:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -266,7 +266,7 @@ def test_an_output_stored_while_a_collector_takes_it_is_stored_whole(
         assert proxy.held.wait(20)
         storing = pool.submit(put, s3_store, tmp_path / "again", files)
         with pytest.raises(TimeoutError):
-            storing.result(timeout=2)
+            storing.result(timeout=1)
         proxy.go_on.set()
         assert removing.result(30) is not None
         assert storing.result(30) == digest

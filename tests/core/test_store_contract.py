@@ -148,7 +148,7 @@ def test_documents_are_listed_by_prefix_in_order(store: Store) -> None:
 def test_one_of_sixteen_racing_creators_wins(store: Store) -> None:
     rivals = [open_store(store.uri) for _ in range(16)]
     with ThreadPoolExecutor(16) as pool:
-        for round in range(5):
+        for round in range(2):
             for same in (False, True):
                 name = f"keys/race-{round}-{same}.json"
                 contents = [b"the same" if same else b"%d" % rival for rival in range(16)]
@@ -166,7 +166,7 @@ def test_a_counter_under_eight_writers_is_exact(store: Store) -> None:
     def count(_: int) -> None:
         mine = open_store(store.uri)
         done = 0
-        while done < 5:
+        while done < 3:
             document = mine.read(name)
             assert document is not None
             done += mine.replace(name, b"%d" % (int(document.content) + 1), document.version)
@@ -175,7 +175,7 @@ def test_a_counter_under_eight_writers_is_exact(store: Store) -> None:
         list(pool.map(count, range(8)))
     document = store.read(name)
     assert document is not None
-    assert document.content == b"40"
+    assert document.content == b"24"
 
 
 def test_eight_writers_of_one_artifact_leave_it_whole(store: Store, tmp_path: Path) -> None:

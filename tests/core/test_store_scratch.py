@@ -76,10 +76,10 @@ def test_a_dead_machines_lease_is_taken_over_after_a_while(
 ) -> None:
     run_killed(s3_store.uri, MODELMILL_CACHE=str(tmp_path / "elsewhere"))
     plant_lease(s3_store, s3_server, 1)
-    monkeypatch.setattr("modelmill.core.s3_scratch.DEAD_SECONDS", 3.0)
+    monkeypatch.setattr("modelmill.core.s3_scratch.DEAD_SECONDS", 2.0)
     begun = time.monotonic()
     with s3_store.open_scratch(key_of(1), SILENT) as scratch:
-        assert 3 <= time.monotonic() - begun < 15
+        assert 2 <= time.monotonic() - begun < 15
         assert [path.name for path in scratch.path.iterdir()] == ["checkpoint-1"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 import random
@@ -28,6 +29,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 from botocore.exceptions import ConnectionError as Unreachable
+from botocore.loaders import Loader, create_loader
 
 from modelmill.core import durable
 from modelmill.core.errors import StoreError, UsageError
@@ -268,8 +270,15 @@ def back_off(attempt: int) -> None:
     time.sleep(random.uniform(0, 0.2 * 2**attempt))
 
 
+@functools.cache
+def _descriptions() -> Loader:
+    """Botocore's descriptions of services, parsed once in a process: 0.1 s of the 0.12 s that a client takes."""
+    return create_loader()
+
+
 def _connect() -> S3Client:
     settings = botocore.session.get_session()
+    settings.register_component("data_loader", _descriptions())
     session = boto3.session.Session(botocore_session=settings)
     config = Config(
         connect_timeout=5,
