@@ -1,0 +1,1 @@
+"""Reports for people: one self-contained HTML file for a lane or for a run. It knows no step."""
