@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from modelmill.core.contract import Closed
 from modelmill.core.documents import known_fields, nearest, parse_yaml, read_mapping, validate
@@ -25,7 +26,7 @@ from modelmill.tasks import registry as tasks
 
 SCHEMES = ("package:", "hf://", "s3://", "file:")
 NAME = r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$"
-STRUCTURAL = {"structural": True}
+STRUCTURAL: JsonDict = {"structural": True}
 
 Name = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits, '.', '_' and '-', 63 at most")]
 
@@ -119,6 +120,10 @@ def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
+def _any_precision() -> list[Precision | Literal["auto"]]:
+    return ["auto"]
+
+
 class Target(Closed):
     """Where a model will serve: one lane of the line."""
 
@@ -126,7 +131,7 @@ class Target(Closed):
     device: Device = Field(Device.CPU, description="cpu or gpu")
     runtime: Runtime = Field(Runtime.ONNXRUNTIME, description="what runs the model")
     precision: Annotated[list[Precision | Literal["auto"]], BeforeValidator(_as_list)] = Field(
-        default_factory=lambda: ["auto"], min_length=1, description="one, a list of allowed ones, or auto"
+        default_factory=_any_precision, min_length=1, description="one, a list of allowed ones, or auto"
     )
     scheme: Scheme | None = Field(None, description="dynamic or static int8; left out, the line chooses")
     hardware_class: str | None = Field(

@@ -49,7 +49,7 @@ def on_disk(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 def test_the_recipe_of_the_design_is_promoted(on_disk: dict[str, Any]) -> None:
     lane = on_disk["targets"]["cpu-int8"]
-    print(f"\nBANKING77, 3,000 rows, 2 epochs: {lane['baseline']:.4f} → {lane['candidate']:.4f}")
+    sys.stdout.write(f"\nBANKING77, 3,000 rows, 2 epochs: {lane['baseline']:.4f} → {lane['candidate']:.4f}\n")
     assert on_disk["status"] == "promoted"
     assert lane["baseline"] > 0.8
     assert lane["drop_points"] <= 1.0

@@ -77,10 +77,10 @@ def test_the_demo_is_promoted_within_eight_minutes_with_the_figures_of_the_readm
     took = next(item.seconds for item in typed if item.command.startswith("modelmill run "))
     lane = run["targets"]["cpu-int8"]
     cell = next(c for c in lane["latency"] if (c["batch_size"], c["sequence_length"]) == (1, 128))
-    print(
+    sys.stdout.write(
         f"\ndemo: {took:.0f} s; accuracy {lane['baseline']:.4f} → {lane['candidate']:.4f}, drop"
         f" {lane['drop_points']:.2f} {lane['drop_points_ci']} points; size {lane['size_ratio']:.4f};"
-        f" speed-up {cell['speedup']:.2f} {cell['speedup_ci']}"
+        f" speed-up {cell['speedup']:.2f} {cell['speedup_ci']}\n"
     )
     assert run["status"] == "promoted"
     assert took < 480

@@ -33,7 +33,7 @@ class Hardware(Closed):
         name = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")
         best = [flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp")
                 if flag in self.instruction_set][:1]  # fmt: skip
-        return "/".join([self.device, name, *(best or ["baseline"]), f"{self.threads}t"])
+        return "/".join([self.device, name, best[0] if best else "baseline", f"{self.threads}t"])
 
 
 def threads() -> int:
