@@ -84,7 +84,7 @@ def test_latency_without_samples_shows_median_and_tail() -> None:
 def test_bars_of_nothing_are_drawn() -> None:
     for value in (0.0, NAN, INF):
         _well_formed(plots.bars([plots.Mark("a", value, None, "–", "candidate")], limit=0.0, limit_words="none"))
-    _well_formed(plots.span(0, 0, 0, "nothing", cached=True))
+    _well_formed(plots.span(0, 0, 0, "nothing", "shared", cached=True))
     _well_formed(plots.change(0, 0))
 
 
@@ -102,6 +102,7 @@ def test_bars_of_nothing_are_drawn() -> None:
         (numbers.percent(0.92135), "92.14\u00a0%"),
         (numbers.milliseconds(INF), "–"),
         (numbers.times(2.614), "2.61×"),
+        (numbers.times(302.3), "302×"),
         (numbers.seconds(0.184), "0.18\u00a0s"),
         (numbers.seconds(184.2), "3\u00a0min 4\u00a0s"),
         (numbers.seconds(7260), "2\u00a0h 1\u00a0min"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 
 import realistic_evidence
 from modelmill.core.evidence import Verdict
+from modelmill.reports.lane_page import matrix
 from modelmill.reports.render import render_lane, render_run
 from modelmill.reports.view import RunStatus
+from realistic_evidence import LABELS
 
 _VOID = {"meta", "link", "input", "br", "img"}
 _EXTERNAL = ("src", "srcset", "data", "poster", "action", "formaction", "background", "manifest", "ping", "xlink:href")
@@ -61,6 +64,7 @@ class Page(HTMLParser):
 DOCUMENTS = {
     "run": lambda: render_run(realistic_evidence.run()),
     "lane": lambda: render_lane(realistic_evidence.lane()),
+    "few": lambda: render_lane(realistic_evidence.lane(flips=0.03, classes=6)),
     "minimal": lambda: render_lane(realistic_evidence.minimal()),
     "hostile": lambda: render_run(realistic_evidence.hostile()),
 }
@@ -158,7 +162,7 @@ def test_the_verdict_comes_before_everything_else_and_in_words() -> None:
         "cpu-int8 Passed",
         "Every check passed:",
         "edge-int8 Failed",
-        "Failed: the candidate loses 4.45 points",
+        "Failed: the candidate loses 4.35 points",
         "What was run on what",
         "Checks",
         "Latency",
@@ -198,6 +202,25 @@ def test_numbers_of_the_evidence_stand_in_the_page() -> None:
     for cell in lane.measurements.latency:
         assert f"{cell.speedup:.2f}× ({cell.speedup_ci[0]:.2f} to {cell.speedup_ci[1]:.2f})" in text
     assert "fused.Attention 6" in text
+
+
+def test_a_matrix_shows_the_changes_between_few_classes_and_none_shows_scattered_ones() -> None:
+    lane = realistic_evidence.lane(flips=0.03, classes=6)
+    found = matrix(lane)
+    assert found is not None
+    assert sorted(found.labels) == sorted(LABELS[:6])
+    assert found.shown == found.whole == lane.disagreement_count
+    kinds = Counter(kind for row in found.cells for cell in row for kind in cell.elements())
+    assert (kinds["lost"], kinds["gained"]) == (lane.lost, lane.gained)
+    first, second = (found.labels.index(label) for label in LABELS[:2])
+    rows = [item.rows for item in lane.confusions if (item.baseline, item.candidate) == (LABELS[0], LABELS[1])]
+    assert found.cells[first][second].total() == sum(rows) > 5
+    assert f"−{found.cells[first][second]['lost']}" in Page(render_lane(lane)).text
+    scattered = [
+        item.model_copy(update={"reference": f"r{i}", "baseline": f"b{i}", "candidate": f"c{i}", "rows": 1})
+        for i, item in enumerate(realistic_evidence.lane().confusions)
+    ]
+    assert matrix(lane.model_copy(update={"confusions": scattered})) is None
 
 
 def test_the_least_evidence_makes_a_page_without_empty_sections() -> None:

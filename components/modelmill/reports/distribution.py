@@ -36,7 +36,7 @@ def latency(cell: EncoderLatency) -> Markup:
     height = 66
     bottom = height * len(models)
     told = "; ".join(f"{model.label}: {_words(model)}" for model in models)
-    picture = Drawing(bottom + 38, told)
+    picture = Drawing(bottom + 40, told)
     picture.axis(scale, bottom, "milliseconds a batch")
     for row, model in enumerate(models):
         _draw(picture, scale, model, height * row)
@@ -44,10 +44,11 @@ def latency(cell: EncoderLatency) -> Markup:
 
 
 def _models(cell: EncoderLatency) -> list[_Model]:
+    unquantized = f"Unquantized, {cell.unquantized}" if cell.unquantized else "Unquantized"
     found = []
     for css, label, p50, p95 in (
         ("baseline", "PyTorch eager", cell.baseline_ms_p50, cell.baseline_ms_p95),
-        ("unquantized", "Unquantized", cell.unquantized_ms_p50, None),
+        ("unquantized", unquantized, cell.unquantized_ms_p50, None),
         ("candidate", "Candidate", cell.candidate_ms_p50, cell.candidate_ms_p95),
     ):
         samples = [value for value in cell.samples_ms.get(css, []) if math.isfinite(value)]

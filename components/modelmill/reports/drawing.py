@@ -133,14 +133,14 @@ class Drawing:
         ElementTree.SubElement(outer, "path", {"class": css, "d": path})
 
     def axis(self, scale: Scale, y: float, title: str, *, top: float = 0) -> None:
-        """Ticks, their labels and a title at ``y``, with grid lines up to ``top``; takes 34 pixels below ``y``."""
+        """Ticks, their labels and a title at ``y``, with grid lines up to ``top``; takes 38 pixels below ``y``."""
         self.line(0, y, 1, y, "axis")
         for tick in scale.ticks:
             x = scale.at(tick)
             self.line(x, top, x, y, "grid")
             side = "start" if x < 0.02 else "end" if x > 0.98 else "middle"
             self.text(x, y + 15, scale.words(tick), "tick", anchor=side)
-        self.text(0, y + 31, title, "title", anchor="start")
+        self.text(0, y + 34, title, "title", anchor="start")
 
     def _add(self, tag: str, css: str, **attributes: str) -> ElementTree.Element:
         return ElementTree.SubElement(self._root, tag, {**({"class": css} if css else {}), **attributes})

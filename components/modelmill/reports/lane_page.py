@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from modelmill.core.contract import JSON
-from modelmill.core.evidence import Check, Disagreement, LaneEvidence, Verdict
+from modelmill.core.evidence import Check, Difference, Disagreement, EncoderLatency, LaneEvidence, Verdict
 from modelmill.reports import distribution, numbers, plots
 from modelmill.reports.plain import cut
 
 TEXT_LENGTH = 400
 """Characters of a row's text that are shown: 200 rows of 512 tokens would be half a megabyte."""
 MATRIX_LABELS = 10
+MATRIX_SHARE = 0.2
+"""Of all changed answers, below which a matrix of ten labels is mostly empty and the list says more."""
+CHANGE_FLOOR = 5
+"""Rows that a full bar of a class's change stands for at least: one row more or less is not a large thing."""
 
 WORDS = {Verdict.PASS: "Passed", Verdict.FAIL: "Failed", Verdict.INCONCLUSIVE: "Inconclusive"}
 
@@ -62,6 +66,7 @@ class Lane:
     drop: Markup
     metric: Markup
     speedups: Markup | None
+    differences: list[str]
     latency: list[tuple[str, Markup]]
     throughput: Markup | None
     size: Markup
@@ -83,7 +88,7 @@ def lane(evidence: LaneEvidence, anchor: str) -> Lane:
         anchor=anchor,
         evidence=evidence,
         word=WORDS[evidence.verdict],
-        checks=[_check(check) for check in evidence.checks],
+        checks=[_check(check, evidence.metric.name) for check in evidence.checks],
         drop=plots.drop(
             evidence.drop_points,
             evidence.drop_points_ci,
@@ -102,6 +107,7 @@ def lane(evidence: LaneEvidence, anchor: str) -> Lane:
             limit_words=f"at least {numbers.percent(metric.threshold)}" if metric else "",
         ),
         speedups=plots.speedups(cells, speed.threshold if speed else None, measured.noise_ratio_ci) if cells else None,
+        differences=[words for name, cell in cells for words in _differences(name, cell)],
         latency=[(name, distribution.latency(cell)) for name, cell in cells],
         throughput=_throughput(evidence),
         size=plots.bars(
@@ -117,7 +123,7 @@ def lane(evidence: LaneEvidence, anchor: str) -> Lane:
             (row.reference, row.baseline, row.candidate, row.rows, _kind(row.reference, row.baseline, row.candidate))
             for row in evidence.confusions
         ],
-        matrix=_matrix(evidence),
+        matrix=matrix(evidence),
         disagreements=[
             Called(row, _kind(row.reference, row.baseline, row.candidate), cut(row.text or "", TEXT_LENGTH))
             for row in evidence.disagreements
@@ -133,6 +139,21 @@ def _share(label: str, value: float, bounds: tuple[float, float], css: str) -> p
 
 def _bytes(label: str, value: int, css: str) -> plots.Mark:
     return plots.Mark(label, value, None, numbers.size(value), css)
+
+
+def _differences(name: str, cell: EncoderLatency) -> list[str]:
+    """What the candidate is not faster than in a cell, in words."""
+    found = []
+    for difference, other, noise in (
+        (cell.speedup_difference, "PyTorch eager", cell.noise_ratio_ci),
+        (cell.gain_difference, "the fastest unquantized model", cell.noise_ratio_ci),
+    ):
+        if difference is Difference.SLOWER:
+            found.append(f"At {name} the candidate is slower than {other}.")
+        elif difference is Difference.WITHIN_NOISE:
+            band = f" ({numbers.interval(noise, 3)})" if noise else ""
+            found.append(f"At {name} the candidate differs from {other} by no more than noise{band}.")
+    return found
 
 
 def _throughput(evidence: LaneEvidence) -> Markup | None:
@@ -162,20 +183,20 @@ class _Wording:
 
 
 _CHECKS = {
-    "max_drop_points": _Wording("Metric lost", numbers.points),
-    "min_metric": _Wording("Metric reached", numbers.percent, factor=100),
+    "max_drop_points": _Wording("{metric} lost", numbers.points),
+    "min_metric": _Wording("{metric} reached", numbers.percent, factor=100),
     "min_speedup": _Wording("Speed-up over PyTorch eager", numbers.times),
     "max_size_ratio": _Wording("Size over the checkpoint's", lambda value: numbers.fixed(value, 3), 3),
     "min_rows": _Wording("Rows judged", numbers.count, 0),
 }
 
 
-def _check(check: Check) -> CheckRow:
+def _check(check: Check, metric: str) -> CheckRow:
     wording = _CHECKS.get(check.name, _Wording(check.name.replace("_", " "), numbers.significant))
     side = {"max": "at most ", "min": "at least "}.get(check.name.partition("_")[0], "")
     return CheckRow(
         check,
-        wording.title,
+        wording.title.replace("{metric}", metric[:1].upper() + metric[1:]),
         side + wording.value(check.threshold),
         wording.value(check.value),
         numbers.interval(check.interval, wording.decimals, factor=wording.factor) if check.interval else numbers.DASH,
@@ -184,7 +205,7 @@ def _check(check: Check) -> CheckRow:
 
 def _classes(evidence: LaneEvidence) -> list[tuple[str, int, int, int, int, Markup]]:
     changes = [item.candidate_correct - item.baseline_correct for item in evidence.classes]
-    most = max([1, *(abs(change) for change in changes)])
+    most = max([CHANGE_FLOOR, *(abs(change) for change in changes)])
     return [
         (item.label, item.rows, item.baseline_correct, item.candidate_correct, change, plots.change(change, most))
         for item, change in zip(evidence.classes, changes, strict=True)
@@ -195,14 +216,16 @@ def _kind(reference: str, baseline: str, candidate: str) -> str:
     return "lost" if reference == baseline else "gained" if reference == candidate else "other"
 
 
-def _matrix(evidence: LaneEvidence) -> Matrix | None:
-    weights: Counter[str] = Counter()
+def matrix(evidence: LaneEvidence) -> Matrix | None:
+    """The labels of the heaviest changes; None where they are too scattered for a picture to say anything."""
+    pairs: Counter[tuple[str, str]] = Counter()
     for item in evidence.confusions:
-        for label in {item.baseline, item.candidate}:
-            weights[label] += item.rows
-    labels = sorted(weights, key=lambda label: (-weights[label], label))[:MATRIX_LABELS]
-    if len(labels) < 2:
-        return None
+        pairs[item.baseline, item.candidate] += item.rows
+    labels: list[str] = []
+    for pair, _ in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
+        new = [label for label in pair if label not in labels]
+        if len(labels) + len(new) <= MATRIX_LABELS:
+            labels += new
     place = {label: index for index, label in enumerate(labels)}
     cells: list[list[Counter[str]]] = [[Counter() for _ in labels] for _ in labels]
     shown = 0
@@ -211,7 +234,8 @@ def _matrix(evidence: LaneEvidence) -> Matrix | None:
             kind = _kind(item.reference, item.baseline, item.candidate)
             cells[place[item.baseline]][place[item.candidate]][kind] += item.rows
             shown += item.rows
-    return Matrix(labels, cells, shown, sum(item.rows for item in evidence.confusions))
+    whole = sum(pairs.values())
+    return Matrix(labels, cells, shown, whole) if shown >= MATRIX_SHARE * whole and shown > 1 else None
 
 
 def flatten(facts: Mapping[str, JSON], prefix: str = "") -> list[tuple[str, str]]:

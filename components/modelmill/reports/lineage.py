@@ -11,7 +11,8 @@ from modelmill.reports.view import Edge, StepRow
 
 ROW = 46
 """Pixels a step takes; the style sheet's list has the same."""
-WIDTH = 104
+_DOTS = 90
+"""Where the dots stand, percent of the width."""
 
 
 def arcs(steps: Sequence[StepRow], edges: Sequence[Edge], lanes: Sequence[str]) -> Markup:
@@ -22,36 +23,20 @@ def arcs(steps: Sequence[StepRow], edges: Sequence[Edge], lanes: Sequence[str]) 
         edges: Those without a source are not drawn.
         lanes: Targets; the place decides the colour.
     """
-    height = ROW * len(steps)
-    root = ElementTree.Element(
-        "svg",
-        {
-            "class": "arcs",
-            "aria-hidden": "true",
-            "width": str(WIDTH),
-            "height": str(height),
-            "viewBox": f"0 0 {WIDTH} {height}",
-        },
-    )
-    dots = WIDTH - 10
+    height = str(ROW * len(steps))
+    root = ElementTree.Element("svg", {"class": "arcs", "aria-hidden": "true", "height": height})
+    stretched = {"width": "100%", "height": height, "viewBox": f"0 0 100 {height}", "preserveAspectRatio": "none"}
+    curves = ElementTree.SubElement(root, "svg", stretched)
     pairs = sorted({(edge.source, edge.sink) for edge in edges if edge.source is not None})
     longest = max([1, *(sink - source for source, sink in pairs)])
     for source, sink in pairs:
         top, end = ROW * source + ROW // 2, ROW * sink + ROW // 2
-        reach = dots - 14 - (dots - 18) * ((sink - source - 1) / longest) ** 0.6
-        path = f"M{dots} {top}C{reach:.0f} {top} {reach:.0f} {end} {dots} {end}"
-        ElementTree.SubElement(root, "path", {"class": f"arc {lane_class(steps[sink].target, lanes)}", "d": path})
+        reach = _DOTS - 14 - (_DOTS - 18) * ((sink - source - 1) / longest) ** 0.6
+        path = f"M{_DOTS} {top}C{reach:.0f} {top} {reach:.0f} {end} {_DOTS} {end}"
+        ElementTree.SubElement(curves, "path", {"class": f"arc {lane_class(steps[sink].target, lanes)}", "d": path})
     for index, step in enumerate(steps):
-        ElementTree.SubElement(
-            root,
-            "circle",
-            {
-                "class": f"node {lane_class(step.target, lanes)}",
-                "cx": str(dots),
-                "cy": str(ROW * index + ROW // 2),
-                "r": "5",
-            },
-        )
+        place = {"cx": f"{_DOTS}%", "cy": str(ROW * index + ROW // 2), "r": "5"}
+        ElementTree.SubElement(root, "circle", {"class": f"node {lane_class(step.target, lanes)}", **place})
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
 
 

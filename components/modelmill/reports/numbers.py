@@ -53,9 +53,10 @@ def milliseconds(value: float) -> str:
 
 
 def times(value: float) -> str:
-    """A ratio: ``2.61×``."""
-    text = fixed(value, 2)
-    return text if text == DASH else f"{text}×"
+    """A ratio with two decimals below ten, then three digits: ``2.61×``, ``31.4×``, ``302×``."""
+    if not math.isfinite(value):
+        return DASH
+    return f"{fixed(value, 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0)}×"
 
 
 def seconds(value: float) -> str:

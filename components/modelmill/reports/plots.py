@@ -47,12 +47,12 @@ def drop(value: float, bounds: Interval, allowed: float | None, verdict: Verdict
         scale = Scale.covering([value, *bounds, -0.12 * scale.high, scale.high], pad=0)
     told = f"{points(value)} of {metric} lost, interval {interval(bounds)}"
     told += "" if allowed is None else f", allowed {points(allowed)}"
-    picture = Drawing(146, told, css=f"plot drop {verdict}")
+    picture = Drawing(148, told, css=f"plot drop {verdict}")
     bottom, middle = 108, 66
     if allowed is not None:
         picture.box(scale.at(allowed), 1, 22, bottom - 22, "beyond")
-    picture.axis(scale, bottom, f"points of {metric} lost by the candidate; left of zero it is better", top=22)
-    picture.line(scale.at(0), 22, scale.at(0), bottom, "zero")
+    picture.axis(scale, bottom, f"points of {metric} lost", top=22)
+    picture.line(scale.at(0), 22, scale.at(0), middle + 15, "zero")
     if allowed is not None:
         edge = scale.at(allowed)
         picture.line(edge, 6, edge, bottom, "limit")
@@ -92,7 +92,7 @@ def intervals(
     scale = Scale.covering([*values, *([] if limit is None else [factor * limit])], pad=0.1, count=4)
     height, top = 46, 18 if limit is not None else 0
     bottom = top + height * len(marks) + 4
-    picture = Drawing(bottom + 38, "; ".join(f"{mark.label} {mark.words}" for mark in marks))
+    picture = Drawing(bottom + 40, "; ".join(f"{mark.label} {mark.words}" for mark in marks))
     picture.axis(scale, bottom, title, top=top)
     if limit is not None:
         at = scale.at(factor * limit)
@@ -135,28 +135,30 @@ def speedups(cells: Sequence[tuple[str, EncoderLatency]], threshold: float | Non
         for number in (cell.speedup, *cell.speedup_ci, cell.gain_over_unquantized, *cell.gain_over_unquantized_ci)
     ]
     scale = Scale.covering([0.0, 1.1, *numbers, *noise, *([] if threshold is None else [threshold])])
-    height, top = 72, 20
+    height, top = 98, 20
     bottom = top + height * len(cells)
     told = "; ".join(f"{name}: {times(cell.speedup)} over the baseline" for name, cell in cells)
-    picture = Drawing(bottom + 38, told)
+    picture = Drawing(bottom + 40, told)
     picture.box(scale.at(noise[0]), scale.at(noise[1]), top, bottom - top, "noise", title=f"noise {interval(noise)}")
     picture.axis(scale, bottom, "times as fast", top=top)
     picture.line(scale.at(1), top, scale.at(1), bottom, "zero")
-    picture.text(scale.at(1), 12, "equal", "limit-label")
+    picture.text(scale.at(1), 12, "equal", "limit-label", anchor="end" if (threshold or 0) > 1 else None)
     for row, (name, cell) in enumerate(cells):
         y = top + height * row
         if row == 0 and threshold is not None:
             at = scale.at(threshold)
             picture.line(at, y, at, y + height - 4, "limit")
-            if at - scale.at(1) > 0.12:
-                picture.text(at, 12, f"at least {times(threshold)}", "limit-label")
+            side = "start" if at < 0.7 else "end"
+            picture.text(at, 12, f"at least {times(threshold)}", "limit-label", anchor=side)
         picture.text(0, y + 16, name, "label", anchor="start")
-        words = f"{times(cell.speedup)} ({interval(cell.speedup_ci)})"
-        picture.text(1, y + 16, words, "words", anchor="end")
-        _interval(picture, scale, Mark("over the baseline", cell.speedup, cell.speedup_ci, words, "candidate"), y + 33)
-        words = f"{times(cell.gain_over_unquantized)} ({interval(cell.gain_over_unquantized_ci)})"
-        gain = Mark("over unquantized", cell.gain_over_unquantized, cell.gain_over_unquantized_ci, words, "unquantized")
-        _interval(picture, scale, gain, y + 53)
+        for offset, label, css, value, bounds in (
+            (16, "over PyTorch eager", "candidate", cell.speedup, cell.speedup_ci),
+            (58, "over unquantized", "unquantized", cell.gain_over_unquantized, cell.gain_over_unquantized_ci),
+        ):
+            words = f"{times(value)} ({interval(bounds)})"
+            picture.text(1, y + offset, words, "words", anchor="end")
+            _interval(picture, scale, Mark(label, value, bounds, words, css), y + offset + 17)
+        picture.text(0, y + 58, "over unquantized", "words", anchor="start")
     return picture.markup()
 
 
@@ -166,18 +168,19 @@ def bars(marks: Sequence[Mark], *, limit: float | None = None, limit_words: str 
     height, top = 42, 20 if limit is not None else 0
     picture = Drawing(top + height * len(marks), "; ".join(f"{mark.label} {mark.words}" for mark in marks))
     for row, mark in enumerate(marks):
-        y = top + height * row
+        y = top + height * row + 21
         share = mark.value / most if math.isfinite(mark.value) else 0.0
-        picture.text(0, y + 14, mark.label, "label", anchor="start")
-        picture.text(1, y + 14, mark.words, "words", anchor="end")
-        picture.box(0, 1, y + 21, 12, "track")
-        picture.box(0, max(0.0, share), y + 21, 12, f"fill {mark.css}", title=f"{mark.label}: {mark.words}")
+        picture.box(0, 1, y, 12, "track")
+        picture.box(0, max(0.0, share), y, 12, f"fill {mark.css}", title=f"{mark.label}: {mark.words}")
     if limit is not None:
         x = limit / most
         picture.line(x, 4, x, top + height * len(marks) - 4, "limit")
-        picture.text(
-            x + (-0.01 if x > 0.6 else 0.01), 12, limit_words, "limit-label", anchor="end" if x > 0.6 else "start"
-        )
+        side = "end" if x > 0.6 else "start"
+        picture.text(x + (-0.01 if x > 0.6 else 0.01), 12, limit_words, "limit-label", anchor=side)
+    for row, mark in enumerate(marks):
+        y = top + height * row + 14
+        picture.text(0, y, mark.label, "label", anchor="start")
+        picture.text(1, y, mark.words, "words", anchor="end")
     return picture.markup()
 
 
@@ -189,11 +192,11 @@ def change(value: int, most: int) -> Markup:
     return picture.markup()
 
 
-def span(start: float, length: float, whole: float, words: str, *, cached: bool) -> Markup:
+def span(start: float, length: float, whole: float, words: str, css: str, *, cached: bool) -> Markup:
     """A step's time within the run's: ``start`` and ``length`` of ``whole`` seconds."""
     picture = Drawing(14, words, css="plot span")
     picture.box(0, 1, 1, 12, "track")
     left = min(1.0, start / whole) if whole > 0 else 0.0
     right = min(1.0, (start + length) / whole) if whole > 0 else 0.0
-    picture.box(left, max(right, left + 0.004), 1, 12, "fill cached" if cached else "fill candidate", title=words)
+    picture.box(left, max(right, left + 0.004), 1, 12, f"fill {css} cached" if cached else f"fill {css}", title=words)
     return picture.markup()

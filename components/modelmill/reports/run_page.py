@@ -71,7 +71,14 @@ def step_lines(steps: Sequence[StepRow], lanes: Sequence[str]) -> list[StepLine]
             step,
             step.id.replace("_", "-"),
             lineage.lane_class(step.target, lanes),
-            plots.span(start, step.seconds, whole, f"{step.id} {numbers.seconds(step.seconds)}", cached=step.cached),
+            plots.span(
+                start,
+                step.seconds,
+                whole,
+                f"{step.id} {numbers.seconds(step.seconds)}",
+                lineage.lane_class(step.target, lanes),
+                cached=step.cached,
+            ),
         )
         for start, step in zip(starts, steps, strict=True)
     ]

@@ -22,10 +22,9 @@
   }
 
   const copy = async (code) => {
-    const short = code.dataset.short ?? code.textContent;
-    code.dataset.short = short;
-    const open = code.textContent === short;
-    code.textContent = open ? code.title : short;
+    code.dataset.short ??= code.textContent;
+    const open = code.toggleAttribute("data-open");
+    code.textContent = open ? code.title : code.dataset.short;
     if (open && navigator.clipboard) {
       try {
         await navigator.clipboard.writeText(code.title);
