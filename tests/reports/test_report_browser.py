@@ -161,3 +161,13 @@ def test_a_printed_report_has_every_detail_open(browser: Browser, pages: dict[st
     assert browser.run(closed) > 3
     browser.run("dispatchEvent(new Event('beforeprint'))")
     assert browser.run(closed) == 0
+
+
+@pytest.mark.parametrize(("required", "outcome"), [("0", pytest.skip.Exception), ("1", pytest.fail.Exception)])
+def test_without_chromium_a_test_is_skipped_by_name_or_fails_where_all_are_required(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, required: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("MODELMILL_REQUIRE_ALL", required)
+    with pytest.raises(outcome, match="apt-get install -y chromium chromium-driver"), open_browser(tmp_path):
+        pass
