@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo system-packages test test-slow lint lint-style lint-format lint-types lint-imports \
+.PHONY: help install demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
 	lint-docs format docs lock clean clean-all
 .DEFAULT_GOAL := help
 
@@ -35,11 +35,15 @@ system-packages:
 	bash tests/setup/system-packages.sh
 
 test: $(INSTALLED) system-packages ## the tests, but for the sweeps of minutes (PYTEST_ARGS adds options)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not figures" $(PYTEST_ARGS)
 
 # pytest exits with 5 when it found no test to run: a tree without a slow test is no failure.
 test-slow: $(INSTALLED) system-packages ## the sweeps of minutes alone
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m "slow and not figures" $(PYTEST_ARGS) || test $$? -eq 5
+
+# Accuracy after minutes of training, times and ratios: on a machine that does nothing else meanwhile.
+figures: $(INSTALLED) system-packages ## measure what the README states, on a quiet machine: the better part of an hour
+	$(BIN)/python -m pytest -m figures -s $(PYTEST_ARGS)
 
 lint: lint-style lint-format lint-types lint-imports lint-docs ## every check that reads the source and runs none of it
 

