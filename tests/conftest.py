@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from small_models import make_checkpoint
+from tiny_artifacts import export_checkpoint, quantize_graph
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,3 +28,15 @@ def shared_data() -> Path:
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer BERT classifier of three labels with a real WordPiece tokenizer. Read-only."""
     return make_checkpoint(tmp_path_factory.mktemp("tiny-bert"), "bert", labels=["alpha", "beta", "gamma"])
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny classifier as a float32 model artifact. Read-only."""
+    return export_checkpoint(tiny_bert, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
+def quantized(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny classifier as an int8 model artifact. Read-only."""
+    return quantize_graph(exported, tmp_path_factory.mktemp("quantized"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import uuid
@@ -12,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelmill.core import manifest
 from modelmill.core.errors import StoreError, UsageError
-from modelmill.core.manifest import CHUNK, FileEntry
+from modelmill.core.manifest import FileEntry
 from modelmill.core.progress import Bar
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -58,7 +58,11 @@ def token() -> str:
 
 def sync_directory(directory: Path) -> None:
     """Make the names in ``directory`` durable; a file's own fsync does not (fsync(2))."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
@@ -74,23 +78,11 @@ def write(path: Path, content: bytes) -> None:
 
 
 def copy(source: Path, target: Path, bar: Bar) -> FileEntry:
-    """Copy a file durably, read-only at its target, and say what was copied.
-
-    The bytes that are hashed are the bytes that are written: a file that changes meanwhile cannot slip through.
-    """
-    hasher = hashlib.sha256()
-    size = 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(CHUNK):
-            hasher.update(chunk)
-            writer.write(chunk)
-            size += len(chunk)
-            bar.advance(len(chunk))
-        writer.flush()
-        os.fsync(writer.fileno())
+    """`manifest.copy`, durably and read-only at its target."""
+    entry = manifest.copy(source, target, bar)
+    _sync(target, os.O_RDONLY)
     protect(target)
-    return FileEntry(sha256=hasher.hexdigest(), size=size)
+    return entry
 
 
 def protect(path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from modelmill.core.contract import JSON, Closed
 from modelmill.core.errors import CorruptArtifactError, StoreError
+from modelmill.core.progress import Bar
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
@@ -57,6 +58,23 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(CHUNK):
             hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def copy(source: Path, target: Path, bar: Bar) -> FileEntry:
+    """Copy a file of any size in bounded memory, and say what was copied; the target must not exist.
+
+    The bytes that are hashed are the bytes that are written: a file that changes meanwhile cannot slip through.
+    """
+    hasher = hashlib.sha256()
+    size = 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while chunk := reader.read(CHUNK):
+            hasher.update(chunk)
+            writer.write(chunk)
+            size += len(chunk)
+            bar.advance(len(chunk))
+    return FileEntry(sha256=hasher.hexdigest(), size=size)
 
 
 def relative_files(directory: Path) -> Iterator[tuple[str, Path]]:

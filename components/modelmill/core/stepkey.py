@@ -18,6 +18,11 @@ InputDigests = Mapping[str, str | Mapping[str, str]]
 """Input port → digest, or for a merge port target name → digest."""
 
 
+def plain_inputs(inputs: InputDigests) -> dict[str, str | dict[str, str]]:
+    """The digests as documents hold them: a copy in plain mappings."""
+    return {port: at if isinstance(at, str) else dict(at) for port, at in inputs.items()}
+
+
 def keyed(settings: BaseModel) -> dict[str, JSON]:
     """The settings that shape the output: fields marked `Unkeyed` are left out, at any depth."""
 
@@ -81,7 +86,7 @@ def step_key(
         "part": contract.part,
         "version": contract.version,
         "settings": keyed(settings),
-        "inputs": {name: dict(at) if isinstance(at, Mapping) else at for name, at in inputs.items()},
+        "inputs": plain_inputs(inputs),
         "packages": dict(versions if versions is not None else package_versions(contract.packages)),
         "machine": machine,
     }

@@ -20,7 +20,7 @@ from modelmill.core.errors import ModelmillError
 from modelmill.core.hardware import Hardware, cpu
 from modelmill.core.memory import peak_rss_bytes
 from modelmill.core.progress import Bar, Progress
-from modelmill.core.stepkey import InputDigests, keyed, package_versions, step_key
+from modelmill.core.stepkey import InputDigests, keyed, package_versions, plain_inputs, step_key
 from modelmill.core.store import Scratch, Store
 
 
@@ -120,7 +120,7 @@ def _make(store: Store, prepared: Prepared, progress: Progress) -> records.StepR
             key=prepared.key,
             kind=contract.kind,
             settings=keyed(prepared.settings),
-            inputs={name: dict(at) if isinstance(at, Mapping) else at for name, at in prepared.inputs.items()},
+            inputs=plain_inputs(prepared.inputs),
             packages=dict(prepared.packages),
             hardware=prepared.hardware,
             outputs=digests,
@@ -155,7 +155,7 @@ def _stored(store: Store, directory: Path, type: str, prepared: Prepared, progre
                 "version": prepared.contract.version,
                 "key": prepared.key,
             },
-            "made_from": {name: dict(at) if isinstance(at, Mapping) else at for name, at in prepared.inputs.items()},
+            "made_from": plain_inputs(prepared.inputs),
         }
     )
     store.put_artifact(directory, made, progress)

@@ -21,7 +21,7 @@ from modelmill.core.errors import CorruptArtifactError, ModelmillError
 from modelmill.core.evidence import Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
-from modelmill.core.stepkey import InputDigests
+from modelmill.core.stepkey import InputDigests, plain_inputs
 from modelmill.core.store import Store
 from modelmill.line import Job, Task, TaskOutput, decide, expand
 from modelmill.reports.render import render_run
@@ -169,7 +169,7 @@ def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk, execute
         reproducible=record.kind is Kind.REPRODUCIBLE,
         outputs={port: store.artifact_uri(at) for port, at in record.outputs.items()},
         digests=dict(record.outputs),
-        inputs={port: at if isinstance(at, str) else dict(at) for port, at in inputs.items()},
+        inputs=plain_inputs(inputs),
         cached=cached,
         seconds=record.seconds,
         peak_rss_bytes=record.peak_rss_bytes,

@@ -27,18 +27,7 @@ def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mappi
         finished=document.finished_at,
         lanes=list(lanes),
         steps=[
-            reports.StepRow(
-                name=row.name,
-                part=row.part,
-                target=row.target,
-                key=row.key,
-                inputs=row.inputs,
-                digests=row.digests,
-                reproducible=row.reproducible,
-                cached=row.cached,
-                seconds=row.seconds,
-                peak_rss_bytes=row.peak_rss_bytes,
-            )
+            reports.StepRow.model_validate(row.model_dump(include=set(reports.StepRow.model_fields)))
             for row in document.steps
         ],
         recipe=dict(recipe),

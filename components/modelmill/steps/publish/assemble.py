@@ -12,9 +12,9 @@ from modelmill.core import bundle as bundles
 from modelmill.core.contract import JSON
 from modelmill.core.errors import ModelError
 from modelmill.core.evidence import LaneEvidence, Verdict
-from modelmill.core.manifest import CHUNK, FileEntry, canonical, relative_files, write_json
+from modelmill.core.manifest import FileEntry, canonical, copy, relative_files, write_json
 from modelmill.core.model import ModelDocument, read_model
-from modelmill.core.progress import Bar, Progress
+from modelmill.core.progress import Progress
 from modelmill.steps.publish.contract import Inputs
 
 CARD = "README.md"
@@ -112,7 +112,7 @@ def copy_models(
             prefix = "" if path == "." else f"{path}/"
             for name, source in relative_files(lane.model):
                 _refuse_reserved(name, lane)
-                files[prefix + name] = _copy(source, directory / path / name, bar)
+                files[prefix + name] = copy(source, directory / path / name, bar)
             files[prefix + bundles.CHOICE] = write_document(directory / path / bundles.CHOICE, lane.applied)
     for lane in lanes:
         path = paths[lane.target]
@@ -150,17 +150,3 @@ def _refuse_reserved(name: str, lane: Lane) -> None:
     if name in own or name.partition("/")[0] in {bundles.LANES, EVIDENCE}:
         what = f"the model of the lane {lane.target} has a file {name}, where a bundle keeps its own"
         raise ModelError(what, where=str(lane.model / name), fix="give the file another name in the model artifact")
-
-
-def _copy(source: Path, target: Path, bar: Bar) -> FileEntry:
-    """Copy a file of any size in bounded memory; the bytes hashed are the bytes written."""
-    hasher = hashlib.sha256()
-    size = 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(CHUNK):
-            hasher.update(chunk)
-            writer.write(chunk)
-            size += len(chunk)
-            bar.advance(len(chunk))
-    return FileEntry(sha256=hasher.hexdigest(), size=size)
