@@ -109,6 +109,32 @@ def test_a_head_for_the_same_labels_is_kept_in_its_order(tiny_bert: Path, tmp_pa
     assert (after["classifier.weight"] - before["classifier.weight"]).abs().max() < 1e-6
 
 
+def test_a_new_head_has_a_learning_rate_of_its_own_and_a_kept_one_has_the_bodys(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    settings = fine_tune(epochs=1, learning_rate=1e-9, head_learning_rate=1e-2, weight_decay=0)
+    moved = {}
+    for name, labels in (("new", None), ("kept", ["gamma", "alpha", "beta"])):
+        (tmp_path / name).mkdir()
+        inputs = make_inputs(tmp_path / name, tiny_bert, *([labels] if labels else []))
+        outputs, _ = retrain(tmp_path / name, inputs, settings)
+        other, _ = retrain(tmp_path / name / "other", inputs, settings.model_copy(update={"head_learning_rate": 1e-9}))
+        after, slow = (
+            load_file(outputs.checkpoint / "model.safetensors"),
+            load_file(other.checkpoint / "model.safetensors"),
+        )
+        moved[name] = {key: float((after[key] - slow[key]).abs().max()) for key in after}
+    query = "bert.encoder.layer.0.attention.self.query.weight"
+    assert moved["new"]["classifier.weight"] > 1e-2
+    assert moved["new"][query] < 1e-6
+    assert moved["kept"]["classifier.weight"] == 0
+
+
+@pytest.mark.parametrize(("body", "head"), [(2e-5, 6e-4), (2e-4, 6e-3), (5e-4, 6e-3), (1e-2, 1e-2)])
+def test_a_heads_learning_rate_follows_the_bodys_within_bounds(body: float, head: float) -> None:
+    assert fine_tune(learning_rate=body).peak_of_new_weights == pytest.approx(head)
+
+
 def test_the_best_epoch_is_kept_and_training_stops_after_patience(learner: Path, tmp_path: Path) -> None:
     # The tune rows carry the wrong labels: what is learnt makes them worse.
     inputs = make_inputs(tmp_path, learner)

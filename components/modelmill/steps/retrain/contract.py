@@ -10,6 +10,8 @@ from pydantic import Field
 
 from modelmill.core.contract import Closed, KeyOn, PortType, StepContract, port, scratch
 
+_HEAD_LEARNING_RATE = 6e-3
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -43,6 +45,12 @@ class FineTune(Closed):
     epochs: int = Field(3, ge=1, le=1000, description="passes over the train rows at most")
     batch_size: int = Field(32, ge=1, le=4096, description="rows a step")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="AdamW's peak learning rate")
+    head_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="the same for a head that starts anew; left out, 30 times learning_rate, up to 6e-3",
+    )
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     patience: int = Field(2, ge=1, description="epochs without a better tune metric after which training stops")
@@ -50,6 +58,11 @@ class FineTune(Closed):
         "auto", description="auto is bfloat16 autocast where the CPU computes it natively"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seeds weights, order and dropout")
+
+    @property
+    def peak_of_new_weights(self) -> float:
+        """AdamW's peak learning rate for weights that start anew."""
+        return self.head_learning_rate or max(self.learning_rate, min(30 * self.learning_rate, _HEAD_LEARNING_RATE))
 
 
 Method = Annotated[NoTraining | FineTune, Field(discriminator="method")]
@@ -65,7 +78,7 @@ class Settings(Closed):
 
 STEP = StepContract(
     name="retrain",
-    version=1,
+    version=2,
     summary="Fine-tune the model on the train rows and keep the checkpoint that is best on the tune rows.",
     inputs=Inputs,
     outputs=Outputs,

@@ -80,7 +80,7 @@ def _fine_tune(
     if len(read_dataset(inputs.train).labels) < 2:
         what = "the train rows have fewer than two labels, so there is nothing to tell apart"
         raise DataError(what, where=str(inputs.train), fix="give data.train a split with rows of every label")
-    model, labels = _prepared(task, inputs, method.seed)
+    model, labels, anew = _prepared(task, inputs, method.seed)
     processor = load_processor(inputs.model)
     check_vocabulary(model, processor, inputs.model)
     length = max_length(inputs.model, model, processor, settings.max_length)
@@ -91,7 +91,9 @@ def _fine_tune(
         f"trains on {len(rows)} rows of {max(train.lengths)} tokens at most, in {precision} "
         f"on {torch.get_num_threads()} threads"
     )
-    training = FineTuning(model, processor, task, labels, method, bfloat16=precision == "bfloat16", progress=progress)
+    training = FineTuning(
+        model, processor, task, labels, method, anew=anew, bfloat16=precision == "bfloat16", progress=progress
+    )
     place = training.run(train, tune, Snapshots(outputs.progress, progress))
     output.write_trained(outputs.checkpoint, model)
     output.write_tokenizer(outputs.checkpoint, processor, length, task, rows)
@@ -111,8 +113,10 @@ def _fine_tune(
     )
 
 
-def _prepared(task: Task, inputs: Inputs, seed: int) -> tuple[Any, list[str]]:
-    """The model and its labels: with its own head where model and data mean the same labels, else with a new one.
+def _prepared(task: Task, inputs: Inputs, seed: int) -> tuple[Any, list[str], set[str]]:
+    """The model, its labels and the names of weights that start anew.
+
+    The model keeps its head where model and data mean the same labels, and is given a new one otherwise.
 
     Raises:
         ModelError: Weights of the model's body are missing or have other shapes.
@@ -120,7 +124,7 @@ def _prepared(task: Task, inputs: Inputs, seed: int) -> tuple[Any, list[str]]:
     data = read_dataset(inputs.train).labels
     torch.manual_seed(seed)
     model, absent = load_weights(inputs.model, task)
-    labels = same_labels(labels_of(model.config), data)
+    labels, anew = same_labels(labels_of(model.config), data), set[str]()
     if labels is None or absent:
         labels = list(data)
         torch.manual_seed(seed)
@@ -133,9 +137,10 @@ def _prepared(task: Task, inputs: Inputs, seed: int) -> tuple[Any, list[str]]:
             fix = "take a whole checkpoint, whose config.json is the one that its weights were saved with"
             raise ModelError(what, where=str(inputs.model / "model.safetensors"), fix=fix)
         _renew(task, model, head)
+        anew = head | set(absent)
     for name, value in _named(labels).items():
         setattr(model.config, name, value)
-    return model, labels
+    return model, labels, anew
 
 
 def _named(labels: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +21,7 @@ from modelmill.core.evidence import Direction
 from modelmill.core.progress import Progress
 from modelmill.steps.retrain.batches import epoch_plan, sorted_plan, steps_of
 from modelmill.steps.retrain.contract import FineTune
+from modelmill.steps.retrain.embeddings import occurring_tokens
 from modelmill.steps.retrain.snapshots import Place, Snapshots
 from modelmill.targets.pytorch import PytorchSession
 from modelmill.tasks.base import Features
@@ -76,6 +77,7 @@ class FineTuning:
         task: Collates, decodes and scores.
         labels: In the order of the model's outputs.
         settings: How to train.
+        anew: Names of the weights that no one has trained yet.
         bfloat16: Whether products are computed in bfloat16 (autocast; weights and sums stay float32).
         progress: Where it reports to.
     """
@@ -88,12 +90,12 @@ class FineTuning:
         labels: Sequence[str],
         settings: FineTune,
         *,
+        anew: Collection[str],
         bfloat16: bool,
         progress: Progress,
     ) -> None:
         self._model, self._processor, self._task, self._labels = model, processor, task, labels
-        self._settings, self._bfloat16, self._progress = settings, bfloat16, progress
-        self._optimizer = _optimizer(model, settings)
+        self._settings, self._anew, self._bfloat16, self._progress = settings, anew, bfloat16, progress
         self._inputs = task.export_units(model, processor)[0].inputs
 
     def run(self, train: EncodedRows, tune: EncodedRows, snapshots: Snapshots) -> Place:
@@ -108,9 +110,16 @@ class FineTuning:
         Raises:
             ModelError: The loss or a gradient stopped being finite.
         """
+        with occurring_tokens(self._model, self._processor, [*train.features, *tune.features]):
+            place = self._train(train, tune, snapshots)
+        self._model.eval()
+        return place
+
+    def _train(self, train: EncodedRows, tune: EncodedRows, snapshots: Snapshots) -> Place:
+        optimizer = _optimizer(self._model, self._settings, self._anew)
         per_epoch = steps_of(len(train.features), self._settings.batch_size)
         steps = per_epoch * self._settings.epochs
-        place = snapshots.load(self._model, self._optimizer, steps)
+        place = snapshots.load(self._model, optimizer, steps)
         if place is None:
             place = Place(steps=steps)
         else:
@@ -123,7 +132,7 @@ class FineTuning:
                     train.lengths, self._settings.batch_size, self._settings.seed, place.step // per_epoch
                 )
                 for batch in plan[place.step % per_epoch :]:
-                    loss = self._step(train, batch, place)
+                    loss = self._step(optimizer, train, batch, place)
                     bar.note(f"loss {loss:.3f}")
                     bar.advance()
                     place = place.model_copy(update={"step": place.step + 1, "loss_sum": place.loss_sum + loss})
@@ -132,37 +141,39 @@ class FineTuning:
                         place = self._finish_epoch(tune, place, per_epoch, snapshots)
                     started = time.monotonic()
                     if ended or started - saved_at > max(SNAPSHOT_SECONDS, SNAPSHOT_SHARE * saving):
-                        snapshots.save(self._model, self._optimizer, place)
+                        snapshots.save(self._model, optimizer, place)
                         saved_at = time.monotonic()
                         saving = saved_at - started
         if place.best_epoch is not None and place.best_epoch != len(place.losses) - 1:
             snapshots.load_best(self._model, place.best_epoch)
-        self._model.eval()
         return place
 
-    def _step(self, train: EncodedRows, batch: np.ndarray, place: Place) -> float:
+    def _step(self, optimizer: torch.optim.Optimizer, train: EncodedRows, batch: np.ndarray, place: Place) -> float:
         """Train on one batch; its loss."""
         settings, model = self._settings, self._model
         # Dropout draws from (seed, step) alone, so that a resumed step draws what the unbroken one drew.
         drawn = np.random.SeedSequence([settings.seed, place.step]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(drawn))
-        for group in self._optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule(place.step, place.steps, settings.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * schedule(place.step, place.steps, settings.warmup)
         columns = self._task.collate(self._processor, [train.features[index] for index in batch])
         inputs = {name: torch.from_numpy(columns[name]) for name in self._inputs}
         model.train()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bfloat16):
             loss = model(**inputs, labels=torch.from_numpy(train.references[batch])).loss
-        self._optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_NORM)
         found = float(loss.detach())
         if not (math.isfinite(found) and math.isfinite(float(norm))):
             what = f"the training diverged: at step {place.step + 1} of {place.steps} the loss is {found:g}"
             what += f" and the gradient's norm {float(norm):g}"
-            fix = f"lower retrain.learning_rate (it is {settings.learning_rate:g}) or raise retrain.warmup"
+            fix = f"lower retrain.learning_rate (it is {settings.learning_rate:g}"
+            if self._anew:
+                fix += f"; retrain.head_learning_rate is {settings.peak_of_new_weights:g}"
+            fix += ") or raise retrain.warmup"
             raise ModelError(what, where="retrain", fix=fix)
-        self._optimizer.step()
+        optimizer.step()
         return found
 
     def _finish_epoch(self, tune: EncodedRows, place: Place, per_epoch: int, snapshots: Snapshots) -> Place:
@@ -222,11 +233,21 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return (step + 1) / rising if step < rising else (steps - step) / (steps - rising)
 
 
-def _optimizer(model: Any, settings: FineTune) -> torch.optim.Optimizer:
-    """AdamW (arXiv:1711.05101); biases and normalisation weights, which have one axis, do not decay."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in trained if weight.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
-    ]
+def _optimizer(model: Any, settings: FineTune, anew: Collection[str]) -> torch.optim.Optimizer:
+    """AdamW (arXiv:1711.05101); biases and normalisation weights, which have one axis, do not decay.
+
+    Weights that start anew have a rate of their own (discriminative rates, arXiv:1801.06146): at the body's they are
+    still close to random when a short training ends.
+    """
+    groups = []
+    for new, peak in ((False, settings.learning_rate), (True, settings.peak_of_new_weights)):
+        weights = [
+            weight for name, weight in model.named_parameters() if weight.requires_grad and (name in anew) is new
+        ]
+        for decay, part in (
+            (settings.weight_decay, [weight for weight in weights if weight.dim() > 1]),
+            (0.0, [weight for weight in weights if weight.dim() <= 1]),
+        ):
+            if part:
+                groups.append({"params": part, "weight_decay": decay, "peak": peak})
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
