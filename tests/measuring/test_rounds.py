@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from modelmill.measuring.rounds import LEAST_ROUNDS, MOST_ROUNDS, interleave
+from modelmill.measuring.rounds import LEAST_ROUNDS, MOST_TIMINGS, interleave
 
 
 class FakeMachine:
@@ -50,16 +50,29 @@ def test_order_inside_a_round_is_drawn_by_the_seed() -> None:
 
 def test_a_short_call_settles_untimed_at_the_start_of_its_turn() -> None:
     machine = FakeMachine()
-    interleave({"short": machine.work("short", 0.001)}, seconds=0.02, seed=0, clock=machine.clock)
-    assert machine.log.count("short") == 3 + 2 * 10
+    calls = {"short": machine.work("short", 0.04), "shorter": machine.work("shorter", 0.001)}
+    rounds = interleave(calls, seconds=2, seed=0, clock=machine.clock)
+    turns = rounds.count / 3
+    assert machine.log.count("short") == 3 + (3 + 3) * turns
+    assert machine.log.count("shorter") == 3 + (50 + 3) * turns
+    assert turns == 8
 
 
 def test_models_settle_all_or_none() -> None:
-    for fastest, turns in ((0.01, 2), (0.1, 1)):
+    for fastest, calls_of in ((0.03, {"slow": 1 + 3, "fast": 4 + 3}), (0.1, {"slow": 1, "fast": 1})):
         machine = FakeMachine()
         calls = {"slow": machine.work("slow", 0.2), "fast": machine.work("fast", fastest)}
-        rounds = interleave(calls, seconds=5, seed=0, clock=machine.clock)
-        assert {name: machine.log.count(name) - 3 for name in calls} == dict.fromkeys(calls, turns * rounds.count)
+        rounds = interleave(calls, seconds=9, seed=0, clock=machine.clock)
+        turns = rounds.count // (3 if fastest < 0.05 else 1)
+        assert {name: machine.log.count(name) - 3 for name in calls} == {
+            name: count * turns for name, count in calls_of.items()
+        }
+
+
+def test_a_slow_call_is_warmed_up_no_longer_than_it_needs() -> None:
+    machine = FakeMachine()
+    interleave({"a": machine.work("a", 0.7)}, seconds=1, seed=0, clock=machine.clock)
+    assert machine.log.count("a") == 2 + LEAST_ROUNDS
 
 
 def test_an_expensive_model_gets_the_rounds_an_interval_needs_past_its_budget() -> None:
@@ -69,7 +82,7 @@ def test_an_expensive_model_gets_the_rounds_an_interval_needs_past_its_budget() 
 
 def test_a_cheap_model_stops_before_its_samples_swamp_the_document() -> None:
     machine = FakeMachine()
-    assert interleave({"a": machine.work("a", 1e-6)}, seconds=60, seed=0, clock=machine.clock).count == MOST_ROUNDS
+    assert interleave({"a": machine.work("a", 1e-6)}, seconds=60, seed=0, clock=machine.clock).count == MOST_TIMINGS
 
 
 def test_passes_over_pieces_are_whole() -> None:
