@@ -171,7 +171,7 @@ class MeasureSpec(Closed):
         default_factory=lambda: [
             Cell(batch_size=1, sequence_length=128),
             Cell(batch_size=1, sequence_length=32),
-            Cell(batch_size=32, sequence_length=128),
+            Cell(batch_size=8, sequence_length=128),
         ],
         min_length=1,
         description="shapes of input; the first is what min_speedup judges",
