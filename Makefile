@@ -13,14 +13,18 @@ LOCK_ARGS ?=
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 INSTALLED := $(VENV)/.installed
+# Airflow's Kubernetes provider and kfp want different Kubernetes clients.
+AIRFLOW_VENV ?= .venv-airflow
+AIRFLOW_LOCK := requirements/airflow.txt
+AIRFLOW_INSTALLED := $(AIRFLOW_VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # The tests start hundreds of processes, and each would compile the package's own source again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
-	lint-docs format docs lock clean clean-all
+.PHONY: help install install-airflow demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
+	lint-docs format docs pipelines lock clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -28,17 +32,19 @@ help: ## list these targets
 
 install: $(INSTALLED) ## make .venv/ from the lock, with the modelmill command in it
 
+install-airflow: $(AIRFLOW_INSTALLED) ## make .venv-airflow/ with Airflow, its providers and this project's DAGs
+
 demo: $(INSTALLED) ## the whole line on a small real model, without a network
 	$(BIN)/modelmill run pipelines/recipes/demo.yaml
 
 system-packages:
 	bash tests/setup/system-packages.sh
 
-test: $(INSTALLED) system-packages ## the tests, but for the sweeps of minutes (PYTEST_ARGS adds options)
+test: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the tests, but for the sweeps of minutes (PYTEST_ARGS adds options)
 	$(BIN)/python -m pytest -m "not slow and not figures" $(PYTEST_ARGS)
 
 # pytest exits with 5 when it found no test to run: a tree without a slow test is no failure.
-test-slow: $(INSTALLED) system-packages ## the sweeps of minutes alone
+test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the sweeps of minutes alone
 	$(BIN)/python -m pytest -m "slow and not figures" $(PYTEST_ARGS) || test $$? -eq 5
 
 # Accuracy after minutes of training, times and ratios: on a machine that does nothing else meanwhile.
@@ -69,23 +75,28 @@ format: $(INSTALLED) ## let ruff mend and lay out the source
 docs: $(INSTALLED) ## write the generated documents again
 	$(BIN)/python -m modelmill.cli.docs
 
+pipelines: $(INSTALLED) ## compile pipelines/recipes into pipelines/compiled
+	$(BIN)/python pipelines/build.py
+
 # The options keep this machine out of the lock: no index, no wheel directory, no path. --allow-unsafe pins
 # pip and setuptools too, which --require-hashes needs. LOCK_ARGS=--upgrade or "-P NAME" moves versions;
 # without either, what is locked stays.
-lock: | $(LOCKED) ## resolve pyproject.toml into requirements/cpu.txt (LOCK_ARGS=--upgrade for newer versions)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
-		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-		--extra ml --extra s3 --extra demo --extra dev $(LOCK_ARGS) --output-file $(LOCK) pyproject.toml
-	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK); then \
-		echo "make lock: $(LOCK) names a CUDA package or an address, so it is not what this project installs." >&2; \
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(LOCK_ARGS)
+
+lock: | $(LOCKED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
+	$(COMPILE) --extra ml --extra s3 --extra demo --extra dev --extra kubeflow --output-file $(LOCK) pyproject.toml
+	$(COMPILE) --extra airflow --extra s3 --output-file $(AIRFLOW_LOCK) pyproject.toml
+	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK); then \
+		echo "make lock: a lock names a CUDA package or an address, so it is not what this project installs." >&2; \
 		echo "  Let pip find a CPU build of torch first: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
 
 clean: ## remove caches and builds; .venv/ and .modelmill/ stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/e2e/screenshots
 	find components dags pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-clean-all: clean ## remove .venv/ and the local store .modelmill/ as well
-	rm -rf $(VENV) .modelmill
+clean-all: clean ## remove both environments and the local store .modelmill/ as well
+	rm -rf $(VENV) $(AIRFLOW_VENV) .modelmill
 
 # Two stamps: a changed pyproject.toml makes the entry point anew (a second), a changed lock the packages.
 # The locked pip comes first, for the one that Python brings takes twice as long over the rest. Bytecode is
@@ -107,4 +118,12 @@ $(LOCKED): $(LOCK)
 
 $(INSTALLED): $(LOCKED) pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The package itself is found by a path file: it is the same source, and nothing of it has to be built.
+$(AIRFLOW_INSTALLED): $(AIRFLOW_LOCK) | $(LOCKED)
+	@test -x $(AIRFLOW_VENV)/bin/python || $(BIN)/python -m venv --without-pip $(AIRFLOW_VENV)
+	$(PIP) --python $(AIRFLOW_VENV)/bin/python install --quiet --no-compile --require-hashes -r $(AIRFLOW_LOCK)
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(AIRFLOW_VENV)/lib || true
+	@echo "$(CURDIR)/components" > $(AIRFLOW_VENV)/lib/python3.11/site-packages/modelmill.pth
 	@touch $@

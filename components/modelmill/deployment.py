@@ -3,12 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modelmill.core.contract import Closed
+from modelmill.core.contract import Closed, Zone
 from modelmill.core.documents import read_mapping, validate
 from modelmill.core.errors import DeploymentError
+
+Quantity = Annotated[
+    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$", description="as Kubernetes has it")
+]
+
+
+class Toleration(Closed):
+    """A taint that a pool's nodes have."""
+
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Pool(Closed):
+    """Nodes of one kind."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")
+    tolerations: list[Toleration] = Field(default_factory=list)
+    accelerator: str | None = Field(None, description="the extended resource of its GPUs: nvidia.com/gpu")
+
+
+class Resources(Closed):
+    """What a step's container asks for, and is held to."""
+
+    cpu: Quantity = Field("2", description="cores, requested and the limit: threads follow the limit")
+    memory: Quantity = Field("8Gi", description="requested and the limit")
+
+
+class SecretEnv(Closed):
+    """An environment variable from a secret that exists."""
+
+    name: str = Field(description="the environment variable")
+    secret: str = Field(description="the secret's name")
+    key: str = Field(description="the key in the secret")
+
+
+class StepDeployment(Closed):
+    """What holds for one step; what is left out is as for all steps."""
+
+    resources: Resources | None = None
+    timeout_minutes: int | None = Field(None, ge=1)
+    retries: int | None = Field(None, ge=0, le=20)
+    image: str | None = None
 
 
 class Deployment(Closed):
@@ -19,6 +65,31 @@ class Deployment(Closed):
         None,
         description="directories that file: sources may lie in; left out, any may be read (one machine, one user)",
     )
+    namespace: str = Field("modelmill", description="the Kubernetes namespace of the steps' pods")
+    images: dict[str, str] = Field(
+        default_factory=lambda: {"cpu": "modelmill-cpu:0.1.0", "gpu": "modelmill-gpu:0.1.0"},
+        description="device → container image",
+    )
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pools: dict[str, Pool] = Field(
+        default_factory=lambda: {"cpu": Pool(), "gpu": Pool(accelerator="nvidia.com/gpu")},
+        description="device → the nodes that its steps run on",
+    )
+    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}), description="of every step")
+    retries: int = Field(2, ge=0, le=20, description="attempts after the first, where something outside failed")
+    retry_seconds: int = Field(30, ge=1, description="wait before the first retry; it doubles")
+    timeout_minutes: int = Field(240, ge=1, description="of one attempt of a step")
+    steps: dict[str, StepDeployment] = Field(default_factory=dict, description="step, as the line names it → its own")
+    env: dict[str, str] = Field(default_factory=dict, description="environment of every step; no secrets")
+    secrets: list[SecretEnv] = Field(default_factory=list, description="environment of every step from secrets")
+    release_secrets: list[SecretEnv] = Field(
+        default_factory=list, description="the same for the steps that may write the registry, and no other"
+    )
+    service_accounts: dict[Zone, str] = Field(
+        default_factory=lambda: {Zone.UNTRUSTED: "modelmill-work", Zone.RELEASE: "modelmill-release"},
+        description="trust zone → service account",
+    )
+    keep_pods: Literal["never", "failed", "always"] = Field("failed", description="which pods stay to be looked at")
 
 
 def load(path: Path | None) -> Deployment:

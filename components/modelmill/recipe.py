@@ -275,12 +275,19 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Located:
     Raises:
         RecipeError: The file or an override is wrong.
     """
-    value = read_mapping(path, RecipeError, "recipe")
+    recipe = from_mapping(read_mapping(path, RecipeError, "recipe"), overrides, str(path))
+    return Located(recipe=recipe, folder=path.resolve().parent, path=path)
+
+
+def from_mapping(value: dict[str, Any], overrides: Sequence[str], where: str) -> Recipe:
+    """A recipe from its fields, with ``PATH=VALUE`` settings applied to them in place.
+
+    Raises:
+        RecipeError: A field or an override is wrong.
+    """
     for override in overrides:
         _apply(value, override)
-    where = str(path) if not overrides else f"{path} with --set"
-    recipe = validate(Recipe, value, where, RecipeError)
-    return Located(recipe=recipe, folder=path.resolve().parent, path=path)
+    return validate(Recipe, value, where if not overrides else f"{where} with --set", RecipeError)
 
 
 def structural_fields() -> list[str]:

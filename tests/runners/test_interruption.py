@@ -82,7 +82,7 @@ def test_a_run_killed_in_training_and_in_publishing_ends_in_the_same_bytes(
     assert finished_before[:2] == ["fetch", "retrain"]
 
 
-@pytest.mark.figures
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_killed_in_every_task_ends_in_the_same_bytes(recipe: Path, tmp_path: Path, unbroken: RunDocument) -> None:
     _sweep(TASKS + TASKS, 5.0, recipe, tmp_path / "store", unbroken)
@@ -119,7 +119,7 @@ def _alive(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-@pytest.mark.figures
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_runs_at_once_on_one_store_both_end_well_and_agree(
     recipe: Path, tmp_path: Path, unbroken: RunDocument

@@ -19,6 +19,7 @@ from modelmill import recipe as recipes
 from modelmill.cli.main import app
 from modelmill.cli.recipes import starter
 from modelmill.core.contract import StepContract
+from modelmill.deployment import Deployment
 from modelmill.line import LINE, Scope
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -114,10 +115,29 @@ def recipe_page() -> str:
         "[recipes/demo.yaml](recipes/demo.yaml) is what `modelmill init` writes and `make demo` runs.\n",
         f"## Recipe\n\n{_fields(schema)}\n",
     ]
-    for name, definition in sorted(schema.get("$defs", {}).items()):
-        if "properties" in definition:
-            parts.append(f"## {name}\n\n{str(definition.get('description', '')).strip()}\n\n{_fields(definition)}\n")
-    return "\n".join(parts)
+    return "\n".join(parts + _definitions(schema))
+
+
+def deployment_page() -> str:
+    """dags/README.md: every field of a deployment."""
+    schema = Deployment.model_json_schema()
+    parts = [
+        "# Deployments\n",
+        "Written by `make docs` from `modelmill/deployment.py`. A deployment says where the line runs, on one machine, "
+        "on Kubeflow and on Airflow alike; nothing of it is in a step key. "
+        "[../pipelines/deployment.yaml](../pipelines/deployment.yaml) is one to start from.\n",
+        f"## Deployment\n\n{_fields(schema)}\n",
+    ]
+    return "\n".join(parts + _definitions(schema))
+
+
+def _definitions(schema: dict[str, Any]) -> list[str]:
+    """A section for each document inside a schema."""
+    return [
+        f"## {name}\n\n{str(definition.get('description', '')).strip()}\n\n{_fields(definition)}\n"
+        for name, definition in sorted(schema.get("$defs", {}).items())
+        if "properties" in definition
+    ]
 
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -144,6 +164,7 @@ def documents() -> Iterator[tuple[Path, Callable[[str], str]]]:
     yield ROOT / "components" / "README.md", lambda _: steps_page()
     yield ROOT / "pipelines" / "README.md", lambda _: recipe_page()
     yield ROOT / "pipelines" / "recipes" / "demo.yaml", lambda _: starter()
+    yield ROOT / "dags" / "README.md", lambda _: deployment_page()
     yield SOURCE / "cli" / "README.md", lambda _: commands_page()
     for name in dict.fromkeys(node.contract.name for node in LINE):
         contracts = [node.contract for node in LINE if node.contract.name == name]

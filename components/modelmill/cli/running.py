@@ -22,8 +22,10 @@ from modelmill.cli.output import megabytes, print_json, print_table, print_text,
 from modelmill.cli.progress import stderr_progress
 from modelmill.core.documents import nearest
 from modelmill.core.errors import ModelmillError, UsageError
+from modelmill.core.stores import open_store
 from modelmill.line import NODES, Job
-from modelmill.runners import local, plan, process
+from modelmill.runners import local, orchestrated, plan, process
+from modelmill.runners.orchestrated import safe_name
 from modelmill.runners.result import RunDocument
 
 
@@ -210,8 +212,48 @@ def show_plan(
     )
 
 
+def task(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="begin, a task of the line, decide or finish.")],
+    store: Annotated[str, typer.Option("--store", metavar="URI", help="Where artifacts live.")],
+    run: Annotated[str, typer.Option("--run", metavar="NAME", help="The orchestrator's name for the run.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="DIGEST", help="What the task begin printed.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", metavar="PORT=KEY#OUTPUT", help="What another task made.")
+    ] = None,
+    overrides: SetOption = None,
+    mounts: Annotated[
+        list[str] | None, typer.Option("--mount", metavar="DIR", help="file: sources may lie in it; repeatable.")
+    ] = None,
+    pointer: Annotated[
+        Path | None, typer.Option("--pointer", metavar="FILE", help="Where the pointer goes, besides stdout.")
+    ] = None,
+) -> None:
+    """Run one task of an orchestrated run: what the compiled pipeline and the DAG start in their containers.
+
+    Prints its pointer: a step's key, the recipe's digest (begin), the verdict (decide) or the status (finish).
+    """
+    progress = stderr_progress(f"{name}: ")
+    found = orchestrated.run_task(
+        name,
+        open_store(store),
+        safe_name(run),
+        recipe=recipe,
+        inputs=inputs or [],
+        overrides=overrides or [],
+        mounts=mounts or [],
+        progress=progress,
+    )
+    if pointer is not None:
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.write_text(json.dumps(found) if pointer.suffix == ".json" else found, "utf-8")
+    print_text(found)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(run)
     app.command()(step)
+    app.command()(task)
     app.command("plan")(show_plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -136,16 +136,37 @@ def save_run(store: Store, record: RunRecord) -> None:
     raise StoreError(what, where=name, fix="run again")
 
 
+def update_run(store: Store, run: str, change: Callable[[RunRecord], RunRecord], attempts: int = _ATTEMPTS) -> None:
+    """Change a run's record, which the processes of one run share: of two changes at once, neither is lost.
+
+    Raises:
+        StoreError: There is no such run, or it keeps changing.
+    """
+    name = f"runs/{run}.json"
+    for _ in range(attempts):
+        document = store.read(name)
+        if document is None:
+            what = f"the store knows no run {run}"
+            raise StoreError(what, where=store.uri, fix="start the run from its first task")
+        content = canonical(change(_run_of(document, run)).model_dump(mode="json"))
+        if store.replace(name, content, document.version):
+            return
+    what = f"the record of run {run} keeps changing"
+    raise StoreError(what, where=name, fix="run again")
+
+
 def read_run(store: Store, run: str) -> RunRecord | None:
     """A run's record, or None where there is none.
 
     Raises:
         StoreError: It cannot be read, or a newer modelmill wrote it.
     """
+    document = store.read(f"runs/{run}.json")
+    return None if document is None else _run_of(document, run)
+
+
+def _run_of(document: Document, run: str) -> RunRecord:
     name = f"runs/{run}.json"
-    document = store.read(name)
-    if document is None:
-        return None
     content = _loads(document)
     refuse_newer(content, "run", name)
     try:

@@ -7,7 +7,6 @@ that is not in the store runs in a process of its own (`modelmill.runners.proces
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -16,18 +15,17 @@ from datetime import UTC, datetime
 from typing import cast
 
 from modelmill.core import evidence, leases, records
-from modelmill.core.contract import JSON, Kind
+from modelmill.core.contract import JSON
 from modelmill.core.errors import CorruptArtifactError, ModelmillError
 from modelmill.core.evidence import Verdict
-from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
-from modelmill.core.stepkey import InputDigests, plain_inputs
+from modelmill.core.stepkey import InputDigests
 from modelmill.core.store import Store
 from modelmill.line import Job, Task, TaskOutput, decide, expand
-from modelmill.reports.render import render_run
-from modelmill.runners import container, view
+from modelmill.runners import container
+from modelmill.runners.conclusion import conclude, recipe_digest, record_of, row_of
 from modelmill.runners.process import StepCommand, StepOutcome, run_in_process
-from modelmill.runners.result import RunDocument, Status, StepRow, TargetRow, overall_digest
+from modelmill.runners.result import RunDocument, Status, StepRow
 
 MAX_REPAIRS = 8
 """Damaged inputs that one run makes anew before it gives up: a disk that loses more is no store."""
@@ -47,11 +45,6 @@ class _Walk:
 def new_run_id() -> str:
     """A sortable name: UTC time and a few random digits."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def recipe_digest(job: Job) -> str:
-    """``sha256:…`` of the validated recipe."""
-    return "sha256:" + hashlib.sha256(canonical(job.recipe.model_dump(mode="json"))).hexdigest()
 
 
 Execute = Callable[[StepCommand], StepOutcome]
@@ -79,7 +72,7 @@ def run(job: Job, store: Store, progress: Progress, execute: Execute = run_in_pr
     document = RunDocument(
         run=name,
         recipe=job.recipe.name,
-        recipe_digest=recipe_digest(job),
+        recipe_digest=recipe_digest(job.recipe),
         status=Status.RUNNING,
         started_at=records.utc_now(),
     )
@@ -89,8 +82,14 @@ def run(job: Job, store: Store, progress: Progress, execute: Execute = run_in_pr
             # Not before a first task has finished: wrong input leaves a store as it was.
             walk.started = lambda: stack.enter_context(leases.lease(store, name))
             _walk_repairing(job, store, progress, walk, execute)
-            document = _finished(job, store, walk, document, time.monotonic() - started)
-            _keep(store, document)
+            if walk.effect:
+                bundle = {
+                    "bundle": store.artifact_uri(str(walk.effect["artifact"])),
+                    "bundle_digest": walk.effect["bundle"],
+                }
+                document = document.model_copy(update=bundle)
+            document = conclude(job, store, walk.rows, walk.verdicts, document, time.monotonic() - started)
+            records.save_run(store, record_of(document))
     except (ModelmillError, KeyboardInterrupt) as error:
         status = Status.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Status.FAILED
         _keep_ended(store, walk, document, status, error, time.monotonic() - started)
@@ -160,65 +159,12 @@ def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk, execute
         outcome.raise_error()
         record, effect, cached = cast("records.StepRecord", outcome.record), outcome.effect, outcome.cached
         progress.fact(f"{task.id}: done in {record.seconds:.1f} s, peak memory {record.peak_rss_bytes / 2**20:.0f} MiB")
-    row = StepRow(
-        name=task.contract.name,
-        part=task.contract.part,
-        target=task.target.name if task.target else None,
-        key=record.key,
-        digest=overall_digest(record.outputs),
-        reproducible=record.kind is Kind.REPRODUCIBLE,
-        outputs={port: store.artifact_uri(at) for port, at in record.outputs.items()},
-        digests=dict(record.outputs),
-        inputs=plain_inputs(inputs),
-        cached=cached,
-        seconds=record.seconds,
-        peak_rss_bytes=record.peak_rss_bytes,
-        facts=dict(record.facts),
-    )
+    row = row_of(task, store, record, inputs, cached=cached)
     walk.rows[task.id] = row
     if walk.started is not None:
         walk.started()
         walk.started = None
     walk.effect = effect or walk.effect
-
-
-def _finished(job: Job, store: Store, walk: _Walk, document: RunDocument, seconds: float) -> RunDocument:
-    decision = decide(job.recipe, {name: lane.verdict for name, lane in walk.verdicts.items()})
-    targets = {}
-    for name, lane in walk.verdicts.items():
-        applied = walk.rows[f"calibrate-quantize.{name}"]
-        targets[name] = TargetRow.of(lane, applied.outputs["model"], applied.digests["model"])
-    promoted = decision is Verdict.PASS
-    report_name = f"runs/{document.run}.html"
-    document = document.model_copy(
-        update={
-            "status": Status.of(decision),
-            "finished_at": records.utc_now(),
-            "seconds": round(seconds, 3),
-            "steps": list(walk.rows.values()),
-            "targets": targets,
-            "bundle": store.artifact_uri(str(walk.effect["artifact"])) if promoted else None,
-            "bundle_digest": str(walk.effect["bundle"]) if promoted else None,
-            "channel": job.recipe.publish.channel if promoted else None,
-            "report": f"{store.uri}/{report_name}",
-        }
-    )
-    recipe = cast("dict[str, JSON]", job.recipe.model_dump(mode="json"))
-    html = render_run(view.run_view(document, list(walk.verdicts.values()), recipe))
-    store.create(report_name, html.encode())
-    return document
-
-
-def _keep(store: Store, document: RunDocument) -> None:
-    record = records.RunRecord(
-        run=document.run,
-        recipe=document.recipe_digest,
-        status=document.status.value,
-        started_at=document.started_at,
-        finished_at=document.finished_at,
-        document=document.model_dump(mode="json"),
-    )
-    records.save_run(store, record)
 
 
 def _keep_ended(
@@ -237,4 +183,4 @@ def _keep_ended(
         }
     )
     with contextlib.suppress(ModelmillError):
-        _keep(store, ended)
+        records.save_run(store, record_of(ended))

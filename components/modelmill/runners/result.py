@@ -55,6 +55,12 @@ class StepRow(Closed):
     peak_rss_bytes: int
     facts: dict[str, JSON] = Field(default_factory=dict)
 
+    @property
+    def task(self) -> str:
+        """The task's id in the line: ``export.cpu-int8``."""
+        step = f"{self.name}-{self.part}" if self.part else self.name
+        return f"{step}.{self.target}" if self.target else step
+
 
 class LatencyRow(Closed):
     """One measured cell."""

@@ -43,7 +43,7 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quantize_graph(export_checkpoint(work / "checkpoint", work / "exported"), work / "quantized")
 
 
-@pytest.mark.figures
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_plan_is_eight_times_as_fast_as_single_padded_texts_and_one_and_a_half_times_as_file_order(
     minilm: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,291 @@
+"""The line as an Airflow DAG: a binding of `modelmill.runners.containers` to Airflow 3.
+
+Importing this module imports Airflow and its Kubernetes provider; nothing else of modelmill does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.secret import Secret
+from airflow.sdk import DAG, Asset, Param, TaskGroup
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from kubernetes.client import models as k8s
+
+from modelmill import deployment as deployments
+from modelmill import recipe as recipes
+from modelmill.core.errors import ModelmillError
+from modelmill.deployment import Deployment
+from modelmill.line import Job
+from modelmill.runners.containers import (
+    BEGIN,
+    DECIDE,
+    FINISH,
+    Argument,
+    Container,
+    Described,
+    Given,
+    Part,
+    Pointer,
+    PointerFile,
+    RunName,
+    describe,
+)
+from modelmill.runners.parameters import Parameter, for_cluster
+
+XCOM_FILE = "/airflow/xcom/return.json"
+"""Where the provider's sidecar reads what a pod tells."""
+RUN_NAME = "{{ dag.dag_id }}-{{ run_id }}"
+OUTSIDE = 5
+"""The exit code that is worth another attempt; a wrong input stays wrong."""
+_FINISH_ACTIONS = {"never": "delete_pod", "failed": "delete_succeeded_pod", "always": "keep_pod"}
+
+
+class StepPodOperator(KubernetesPodOperator):
+    """A step as a pod: retried where something outside failed, and failed for good where its input is wrong."""
+
+    def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **given: Any) -> None:
+        """End the pod, as the provider does, and tell apart why it failed."""
+        try:
+            super().cleanup(pod, remote_pod, *args, **given)
+        except AirflowSkipException:
+            raise
+        except AirflowException as problem:
+            code = exit_code(remote_pod, self.base_container_name)
+            if code is None or code == OUTSIDE or code > 128:
+                raise
+            what = f"{self.task_id} ended with exit code {code}, and another attempt would, too: its log says why"
+            raise AirflowFailException(what) from problem
+
+
+def exit_code(pod: Any, container: str) -> int | None:
+    """With which code a pod's container ended; None where it did not, as when its node was lost."""
+    statuses = (pod.status.container_statuses if pod and pod.status else None) or []
+    for status in statuses:
+        if status.name == container and status.state and status.state.terminated:
+            return int(status.state.terminated.exit_code)
+    return None
+
+
+def dags_of(folder: Path, deployment: Path | None = None, **settings: Any) -> dict[str, DAG]:
+    """One DAG for each recipe in a folder; one that is wrong takes none of the others with it.
+
+    Args:
+        folder: Holds recipes as .yaml.
+        deployment: The deployment's YAML file.
+        settings: As `dag_of` takes them.
+
+    Returns:
+        DAG id → DAG, for a DAG file to add to its globals. A wrong recipe is a DAG of its file's name that says what
+        is wrong as soon as it is started.
+    """
+    deployed = deployments.load(deployment)
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            dag = dag_of(recipes.load(path), deployed, **settings)
+        except ModelmillError as problem:
+            dag = _broken(path, problem)
+        found[dag.dag_id] = dag
+    return found
+
+
+def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | None = None, **settings: Any) -> DAG:
+    """The DAG of a recipe.
+
+    Args:
+        located: The recipe.
+        deployment: Where it runs.
+        schedule: A cron expression; None runs it by hand alone.
+        settings: Further arguments of `airflow.sdk.DAG`.
+
+    Raises:
+        RecipeError: A source lies in the recipe's folder, which no pod has.
+        DeploymentError: The deployment lacks what a step needs.
+    """
+    for_cluster(located)
+    described = describe(Job(located, deployment))
+    with DAG(
+        dag_id=described.name,
+        description=described.summary,
+        schedule=schedule,
+        catchup=False,
+        max_active_runs=1,
+        params={item.name: _param(item) for item in described.parameters},
+        doc_md=_words(described),
+        tags=["modelmill"],
+        **settings,
+    ) as dag:
+        wire(described, located.recipe, deployment)
+    return dag
+
+
+def task_group(located: recipes.Located, deployment: Deployment, group_id: str | None = None) -> TaskGroup:
+    """A recipe's line as a group in a DAG of your own, which must offer its parameters (`params_of`)."""
+    for_cluster(located)
+    with TaskGroup(group_id or located.recipe.name, prefix_group_id=False) as group:
+        wire(describe(Job(located, deployment)), located.recipe, deployment)
+    return group
+
+
+def params_of(located: recipes.Located, deployment: Deployment) -> dict[str, Param]:
+    """The run-time fields of a recipe, as a DAG's params."""
+    return {item.name: _param(item) for item in describe(Job(located, deployment)).parameters}
+
+
+def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -> dict[str, StepPodOperator]:
+    """Make the tasks in the DAG or group that is open."""
+    made: dict[str, StepPodOperator] = {}
+    lanes: dict[str, TaskGroup] = {}
+    for container in described.containers:
+        asset = [_asset(recipe)] if container.only_if_promoted else []
+        if container.lane is None:
+            operator = _operator(container, described, deployment, asset)
+        else:
+            if container.lane not in lanes:
+                # Task ids stay those of the line, which names the lane itself.
+                lanes[container.lane] = TaskGroup(f"lane-{container.lane}", prefix_group_id=False)
+            with lanes[container.lane]:
+                operator = _operator(container, described, deployment, asset)
+        made[container.id] = operator
+        for other in made if container.always else container.after:
+            if other != container.id:
+                made[other] >> operator
+    return made
+
+
+def _asset(recipe: recipes.Recipe) -> Asset:
+    """What downstream DAGs wait for: a channel that has moved."""
+    publish = recipe.publish
+    return Asset(f"modelmill-{publish.model}-{publish.channel}", uri=f"modelmill://{publish.model}/{publish.channel}")
+
+
+def _operator(
+    container: Container, described: Described, deployment: Deployment, outlets: list[Asset]
+) -> StepPodOperator:
+    resources = {"cpu": container.resources.cpu, "memory": container.resources.memory}
+    accelerators = (
+        {container.pool.accelerator: str(container.accelerators)} if container.pool.accelerator is not None else {}
+    )
+    return StepPodOperator(
+        task_id=container.id,
+        doc_md=container.title,
+        name=container.id.replace(".", "-"),
+        namespace=deployment.namespace,
+        image=container.image,
+        image_pull_policy=container.pull_policy,
+        cmds=[_text(argument, described) for argument in container.arguments],
+        env_vars={name: _literal(value) for name, value in container.env.items()},
+        secrets=[Secret("env", item.name, item.secret, item.key) for item in container.secrets],
+        service_account_name=container.service_account,
+        container_resources=k8s.V1ResourceRequirements(
+            requests={**resources, **accelerators}, limits={**resources, **accelerators}
+        ),
+        node_selector=dict(container.pool.node_selector),
+        tolerations=[k8s.V1Toleration(**item.model_dump(exclude_none=True)) for item in container.pool.tolerations],
+        security_context={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        active_deadline_seconds=60 * container.timeout_minutes,
+        execution_timeout=timedelta(minutes=container.timeout_minutes + 30),
+        startup_timeout_seconds=600,
+        retries=0 if container.always else container.retries,
+        retry_delay=timedelta(seconds=container.retry_seconds),
+        retry_exponential_backoff=True,
+        # A retry that took over its predecessor's pod would take over what broke it.
+        reattach_on_restart=False,
+        on_finish_action=_FINISH_ACTIONS[deployment.keep_pods],
+        deferrable=True,
+        do_xcom_push=True,
+        trigger_rule="all_done" if container.always else "all_success",
+        pre_execute=_before(container, described),
+        outlets=outlets,
+    )
+
+
+def _before(container: Container, described: Described) -> Any:
+    if container.only_if_promoted:
+        return skip_unless_promoted
+    if container.id == BEGIN:
+        return _Offered(frozenset(item.name for item in described.parameters))
+    return None
+
+
+def skip_unless_promoted(context: Mapping[str, Any]) -> None:
+    """Skip a task where the lanes' verdicts do not promote: a refusal is a result, not a failure."""
+    verdict = context["ti"].xcom_pull(task_ids=DECIDE)
+    if verdict != "pass":
+        what = f"the verdict is {verdict}"
+        raise AirflowSkipException(what)
+
+
+class _Offered:
+    """Refuses a start with fields that the form does not offer."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def __call__(self, context: Mapping[str, Any]) -> None:
+        for name in context["dag_run"].conf or {}:
+            if name not in self._names:
+                structural = name.split("_")[0] in recipes.structural_fields()
+                what = f"the parameter {name!r} is " + (
+                    "structural: it shapes the DAG itself. Change it in the recipe, and the DAG follows"
+                    if structural
+                    else f"none that this line has: {', '.join(sorted(self._names))}"
+                )
+                raise AirflowFailException(what)
+
+
+def _param(item: Parameter) -> Param:
+    return Param(item.default, type=item.type, title=item.path, description=item.description, **item.schema)
+
+
+def _text(argument: Argument, described: Described) -> str:
+    kinds = {item.name: item.type for item in described.parameters}
+
+    def text(part: Part) -> str:
+        match part:
+            case Given(parameter):
+                value = f"params[{parameter!r}]"
+                return f"{{{{ {value} }}}}" if kinds[parameter] == "string" else f"{{{{ {value} | tojson }}}}"
+            case Pointer(task):
+                return f"{{{{ ti.xcom_pull(task_ids={task!r}) }}}}"
+            case RunName():
+                return RUN_NAME
+            case PointerFile():
+                return XCOM_FILE
+            case _:
+                return _literal(part)
+
+    return "".join(text(part) for part in argument)
+
+
+def _literal(text: str) -> str:
+    """A text that Jinja leaves as it is."""
+    return f"{{{{ {text!r} }}}}" if any(mark in text for mark in ("{{", "{%", "{#")) else text
+
+
+def _words(described: Described) -> str:
+    lanes = sorted({item.lane for item in described.containers if item.lane})
+    return (
+        f"# {described.name}\n\n{described.summary}. Lanes: {', '.join(lanes)}.\n\n"
+        f"A start takes the recipe's run-time fields; what the store already holds is not done again. A model that the "
+        f"gate refuses ends with `publish` skipped and `{FINISH}` done: its log names the report.\n"
+    )
+
+
+def _broken(path: Path, problem: ModelmillError) -> DAG:
+    """A DAG that says why a recipe has none; named by the file, since a wrong recipe may have no name."""
+    told = str(problem)
+
+    def say(context: Mapping[str, Any]) -> None:
+        raise AirflowFailException(told)
+
+    with DAG(
+        dag_id=f"{path.stem}-is-wrong", schedule=None, doc_md=f"```\n{told}\n```", tags=["modelmill", "wrong"]
+    ) as dag:
+        StepPodOperator(task_id=BEGIN, image="none", pre_execute=say)
+    return dag

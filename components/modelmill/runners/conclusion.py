@@ -1,0 +1,96 @@
+"""How a run ends: its rows, its report and its record, whichever runner walked the line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import cast
+
+from modelmill.core import records
+from modelmill.core.contract import JSON, Kind
+from modelmill.core.evidence import LaneEvidence, Verdict
+from modelmill.core.manifest import canonical
+from modelmill.core.stepkey import InputDigests, plain_inputs
+from modelmill.core.store import Store
+from modelmill.line import Job, Task, decide
+from modelmill.recipe import Recipe
+from modelmill.reports.render import render_run
+from modelmill.runners import view
+from modelmill.runners.result import RunDocument, Status, StepRow, TargetRow, overall_digest
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """``sha256:…`` of the validated recipe."""
+    return "sha256:" + hashlib.sha256(canonical(recipe.model_dump(mode="json"))).hexdigest()
+
+
+def row_of(task: Task, store: Store, record: records.StepRecord, inputs: InputDigests, *, cached: bool) -> StepRow:
+    """A finished task's row."""
+    return StepRow(
+        name=task.contract.name,
+        part=task.contract.part,
+        target=task.target.name if task.target else None,
+        key=record.key,
+        digest=overall_digest(record.outputs),
+        reproducible=record.kind is Kind.REPRODUCIBLE,
+        outputs={port: store.artifact_uri(at) for port, at in record.outputs.items()},
+        digests=dict(record.outputs),
+        inputs=plain_inputs(inputs),
+        cached=cached,
+        seconds=record.seconds,
+        peak_rss_bytes=record.peak_rss_bytes,
+        facts=dict(record.facts),
+    )
+
+
+def conclude(
+    job: Job,
+    store: Store,
+    rows: Mapping[str, StepRow],
+    lanes: Mapping[str, LaneEvidence],
+    document: RunDocument,
+    seconds: float,
+) -> RunDocument:
+    """A run's document with its verdict, and its report in the store.
+
+    Args:
+        job: What was run.
+        store: Keeps the report.
+        rows: Task → row, in the line's order.
+        lanes: Target → evidence.
+        document: As it was started; where publish ran, it names the bundle.
+        seconds: What the run took.
+    """
+    decision = decide(job.recipe, {name: lane.verdict for name, lane in lanes.items()})
+    targets = {}
+    for name, lane in lanes.items():
+        applied = rows[f"calibrate-quantize.{name}"]
+        targets[name] = TargetRow.of(lane, applied.outputs["model"], applied.digests["model"])
+    report_name = f"runs/{document.run}.html"
+    document = document.model_copy(
+        update={
+            "status": Status.of(decision),
+            "finished_at": records.utc_now(),
+            "seconds": round(seconds, 3),
+            "steps": list(rows.values()),
+            "targets": targets,
+            "channel": job.recipe.publish.channel if decision is Verdict.PASS else None,
+            "report": f"{store.uri}/{report_name}",
+        }
+    )
+    recipe = cast("dict[str, JSON]", job.recipe.model_dump(mode="json"))
+    html = render_run(view.run_view(document, list(lanes.values()), recipe))
+    store.create(report_name, html.encode())
+    return document
+
+
+def record_of(document: RunDocument) -> records.RunRecord:
+    """The record that holds a run's document."""
+    return records.RunRecord(
+        run=document.run,
+        recipe=document.recipe_digest,
+        status=document.status.value,
+        started_at=document.started_at,
+        finished_at=document.finished_at,
+        document=document.model_dump(mode="json"),
+    )

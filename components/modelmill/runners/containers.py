@@ -1,0 +1,234 @@
+"""What an orchestrator runs: one container for each task of the line, in words that belong to no orchestrator.
+
+`describe` is the one place that renders a task's command line. The Kubeflow pipeline and the Airflow DAG are bindings
+of what it returns, and each binding can be read back into it, which is how their equality is proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from modelmill.core.contract import Zone
+from modelmill.core.errors import DeploymentError
+from modelmill.deployment import Pool, Resources, SecretEnv
+from modelmill.line import Job, Task, TaskOutput, expand
+from modelmill.runners.parameters import Parameter, encoded, parameters_of
+
+BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
+RECIPE_VARIABLE = "MODELMILL_RECIPE"
+"""Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The value of a run's parameter."""
+
+    parameter: str
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What another task said when it ended: a step key, a digest or a verdict."""
+
+    task: str
+
+
+@dataclass(frozen=True)
+class RunName:
+    """The orchestrator's name for the run."""
+
+
+@dataclass(frozen=True)
+class PointerFile:
+    """The file in which the orchestrator looks for this task's pointer."""
+
+
+Part = str | Given | Pointer | RunName | PointerFile
+Argument = tuple[Part, ...]
+"""One argument; its parts stand together without a space."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One task as a container.
+
+    Attributes:
+        id: ``export.cpu-int8``.
+        title: For people.
+        lane: The target's name, or None outside of lanes.
+        image: The container image.
+        arguments: The whole command.
+        env: Environment variables.
+        secrets: Environment variables from secrets.
+        after: Tasks that it waits for.
+        only_if_promoted: Runs only where `DECIDE` said ``pass``; skipped otherwise.
+        always: Runs last, however the others ended.
+        pool: Where it runs.
+        accelerators: GPUs.
+        resources: Cores and memory.
+        retries: Attempts after the first.
+        retry_seconds: Wait before the first of them; it doubles.
+        timeout_minutes: Of one attempt.
+        pull_policy: Of the image.
+        service_account: Its identity.
+    """
+
+    id: str
+    title: str
+    lane: str | None
+    image: str
+    arguments: tuple[Argument, ...]
+    env: Mapping[str, str]
+    secrets: Sequence[SecretEnv]
+    after: tuple[str, ...]
+    only_if_promoted: bool
+    always: bool
+    pool: Pool
+    accelerators: int
+    resources: Resources
+    retries: int
+    retry_seconds: int
+    timeout_minutes: int
+    pull_policy: str
+    service_account: str
+
+
+@dataclass(frozen=True)
+class Described:
+    """A recipe's line as containers."""
+
+    name: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    containers: tuple[Container, ...] = field(default_factory=tuple)
+
+
+def describe(job: Job) -> Described:
+    """The containers of a recipe's line, each after those that feed it.
+
+    Raises:
+        DeploymentError: The deployment names a step that is not in the line, or lacks a device's image or pool.
+    """
+    recipe, deployment = job.recipe, job.deployment
+    if not deployment.store.startswith(("s3://", "/")):
+        what = f"the store {deployment.store} is a folder of this machine, which no container has"
+        raise DeploymentError(what, where="deployment: store", fix="name s3://BUCKET/PREFIX (--store s3://…)")
+    tasks = expand(job)
+    known = [task.contract.id for task in tasks] + [BEGIN, DECIDE, FINISH]
+    for name in deployment.steps:
+        if name not in known:
+            what = f"steps.{name} is no step of the line"
+            raise DeploymentError(what, where="deployment", fix=f"the steps are: {', '.join(dict.fromkeys(known))}")
+    parameters = parameters_of(recipe)
+    containers = [_begin(job, parameters)]
+    gates = [task.id for task in tasks if task.contract.name == "gate"]
+    for task in tasks:
+        if task.node.requires_verdicts:
+            containers.append(_decide(job, gates))
+        containers.append(_task(job, task))
+    containers.append(_finish(job))
+    summary = f"{recipe.name}: from fetch to publish for {', '.join(target.name for target in recipe.targets)}"
+    return Described(recipe.name, summary, parameters, tuple(containers))
+
+
+def _begin(job: Job, parameters: Sequence[Parameter]) -> Container:
+    sets = [argument for item in parameters for argument in (("--set",), (f"{item.path}=", Given(item.name)))]
+    env = {RECIPE_VARIABLE: encoded(job.recipe)}
+    return _container(job, BEGIN, "Check the recipe and the run's parameters", (*sets,), env=env)
+
+
+def _task(job: Job, task: Task) -> Container:
+    arguments: list[Argument] = []
+    for port, feed in task.feeds.items():
+        named = {port: feed} if isinstance(feed, TaskOutput) else {f"{port}.{lane}": at for lane, at in feed.items()}
+        arguments += [
+            argument
+            for name, at in named.items()
+            for argument in (("--input",), (f"{name}=", Pointer(at.task), f"#{at.port}"))
+        ]
+    if task.contract.name == "fetch":
+        arguments += [argument for mount in job.deployment.mounts or [] for argument in (("--mount",), (mount,))]
+    return _container(
+        job,
+        task.id,
+        task.contract.summary,
+        (("--recipe",), (Pointer(BEGIN),), *arguments),
+        step=task.contract.id,
+        lane=task.target.name if task.target else None,
+        device=task.target.device.value if task.target and _on_device(task) else "cpu",
+        only_if_promoted=task.node.requires_verdicts,
+        zone=task.contract.zone,
+    )
+
+
+def _on_device(task: Task) -> bool:
+    """Whether the task computes with its target's runtime; a gate compares numbers, wherever they were taken."""
+    return task.contract.name != "gate"
+
+
+def _decide(job: Job, gates: Sequence[str]) -> Container:
+    arguments = [argument for gate in gates for argument in (("--input",), (f"{gate}=", Pointer(gate), "#verdict"))]
+    return _container(
+        job, DECIDE, "Whether the lanes' verdicts promote", (("--recipe",), (Pointer(BEGIN),), *arguments)
+    )
+
+
+def _finish(job: Job) -> Container:
+    # It waits for all others, which no argument says: what they found is in the run's record.
+    return _container(job, FINISH, "Write the run's report and tell how it ended", (), always=True)
+
+
+def _container(
+    job: Job,
+    id: str,
+    title: str,
+    arguments: Sequence[Argument],
+    *,
+    step: str | None = None,
+    lane: str | None = None,
+    device: str = "cpu",
+    env: Mapping[str, str] | None = None,
+    only_if_promoted: bool = False,
+    always: bool = False,
+    zone: Zone = Zone.UNTRUSTED,
+) -> Container:
+    deployment = job.deployment
+    own = deployment.steps.get(step or id)
+    for kind, table in (("images", deployment.images), ("pools", deployment.pools)):
+        if device not in table:
+            what = f"{kind} has no entry for the device {device}, on which {id} runs"
+            raise DeploymentError(what, where="deployment", fix=f"add {kind}.{device}")
+    pool = deployment.pools[device]
+    head: list[Argument] = [
+        ("modelmill",),
+        ("task",),
+        (id,),
+        ("--store",),
+        (deployment.store,),
+        ("--run",),
+        (RunName(),),
+    ]
+    whole = (*head, *arguments, ("--pointer",), (PointerFile(),))
+    pointed = [part.task for argument in whole for part in argument if isinstance(part, Pointer)]
+    after = [*dict.fromkeys(pointed), *([DECIDE] if only_if_promoted else [])]
+    return Container(
+        id=id,
+        title=title,
+        lane=lane,
+        image=(own.image if own else None) or deployment.images[device],
+        arguments=whole,
+        env={**deployment.env, **(env or {})},
+        secrets=[*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])],
+        after=tuple(after),
+        only_if_promoted=only_if_promoted,
+        always=always,
+        pool=pool,
+        accelerators=1 if pool.accelerator else 0,
+        resources=(own.resources if own else None) or deployment.resources,
+        retries=deployment.retries if own is None or own.retries is None else own.retries,
+        retry_seconds=deployment.retry_seconds,
+        timeout_minutes=(own.timeout_minutes if own else None) or deployment.timeout_minutes,
+        pull_policy=deployment.pull_policy,
+        service_account=deployment.service_accounts[zone],
+    )

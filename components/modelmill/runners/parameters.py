@@ -1,0 +1,137 @@
+"""The run-time fields of a recipe as an orchestrator's form offers them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from modelmill.core.contract import JSON
+from modelmill.core.errors import RecipeError
+from modelmill.core.manifest import canonical
+from modelmill.recipe import Located, Recipe, structural_fields
+
+_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One run-time field.
+
+    Attributes:
+        name: What a form calls it: ``gate_max_drop_points``.
+        path: What ``--set`` calls it: ``gate.max_drop_points``.
+        type: string, integer, number or boolean, as JSON schema has them.
+        default: The recipe's value.
+        description: For people.
+        schema: Further JSON schema: bounds, enum.
+    """
+
+    name: str
+    path: str
+    type: str
+    default: str | int | float | bool
+    description: str
+    schema: dict[str, JSON] = field(default_factory=dict)
+
+
+def parameters_of(recipe: Recipe) -> tuple[Parameter, ...]:
+    """The run-time fields that hold one value, in the recipe's order.
+
+    Fields that hold a mapping, a list or nothing are left as the recipe has them: no form of both orchestrators has
+    them, and nothing is no value that Kubeflow passes on.
+    """
+    structural = structural_fields()
+    found: list[Parameter] = []
+    for name in type(recipe).model_fields:
+        if name not in structural:
+            found += _below(getattr(recipe, name), (name,), type(recipe).model_fields[name])
+    return tuple(found)
+
+
+def _below(value: object, path: tuple[str, ...], info: FieldInfo) -> list[Parameter]:
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return [item for name in fields for item in _below(getattr(value, name), (*path, name), fields[name])]
+    plain = value.value if isinstance(value, Enum) else value
+    kind = _TYPES.get(type(plain))
+    # What a union is told apart by is no choice of a run: its other fields would not be there.
+    if kind is None or path == ("retrain", "method"):
+        return []
+    schema = _schema(info)
+    if float in _alternatives(info.annotation) and kind == "integer":
+        kind, plain = "number", float(typing.cast("int", plain))
+    assert isinstance(plain, str | int | float)
+    return [Parameter("_".join(path), ".".join(path), kind, plain, info.description or "", schema)]
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, types.UnionType}:
+        return [found for item in get_args(annotation) for found in _alternatives(item)]
+    return [annotation]
+
+
+def _schema(info: FieldInfo) -> dict[str, JSON]:
+    found: dict[str, JSON] = {}
+    for constraint in info.metadata:
+        for name, word in _BOUNDS.items():
+            bound = getattr(constraint, name, None)
+            if bound is not None:
+                found[word] = bound
+        pattern = getattr(constraint, "pattern", None)
+        if isinstance(pattern, str):
+            found["pattern"] = pattern
+    alternatives = _alternatives(info.annotation)
+    literals = [item for item in alternatives if get_origin(item) is Literal]
+    if literals and len(literals) == len(alternatives):
+        found["enum"] = [value for item in literals for value in get_args(item)]
+    elif len(alternatives) == 1 and isinstance(alternatives[0], type) and issubclass(alternatives[0], Enum):
+        found["enum"] = [item.value for item in alternatives[0]]
+    return found
+
+
+def encoded(recipe: Recipe) -> str:
+    """A recipe as one word of letters and digits, in which nothing can be taken for a template."""
+    return base64.urlsafe_b64encode(canonical(recipe.model_dump(mode="json"))).decode()
+
+
+def decoded(text: str, where: str) -> dict[str, Any]:
+    """What `encoded` was given, not yet validated.
+
+    Raises:
+        RecipeError: It is no such word.
+    """
+    try:
+        value = json.loads(base64.urlsafe_b64decode(text.encode()))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        what = "the recipe cannot be read"
+        raise RecipeError(what, where=where, fix="compile the pipeline again, or let the DAG be parsed again")
+    return value
+
+
+def for_cluster(located: Located) -> Recipe:
+    """The recipe as a cluster can run it.
+
+    Raises:
+        RecipeError: A source is a path from the recipe's folder, which no pod has.
+    """
+    recipe = located.recipe
+    for name, source in (("model.source", recipe.model.source), ("data.source", recipe.data.source)):
+        if source.startswith("file:") and not source.removeprefix("file:").startswith("/"):
+            what = f"{source} is a path from the recipe's folder, and no container has that folder"
+            fix = f"put it into the store (modelmill push {located.source(source).removeprefix('file:')} --store URI), "
+            fix += "and name the s3:// address that is printed; or name an absolute path that the deployment mounts"
+            raise RecipeError(what, where=f"{located.path or 'recipe'}: {name}", fix=fix)
+    return recipe

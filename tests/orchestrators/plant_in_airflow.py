@@ -1,0 +1,57 @@
+"""Change one thing of a DAG's tasks at a time, and print which changes the normal form does not show."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from normal_form import of_airflow, of_dag
+
+DIFFERENCES: dict[str, Callable[[Any], object]] = {
+    "image": lambda task: setattr(task, "image", "other"),
+    "pull policy": lambda task: setattr(task, "image_pull_policy", "Always"),
+    "one argument": lambda task: task.cmds.pop(4),
+    "one input": lambda task: task.cmds.__setitem__(-3, task.cmds[-3].replace("#", "#x")),
+    "one variable": lambda task: task.env_vars.popitem(),
+    "one secret": lambda task: task.secrets.pop(),
+    "cpu": lambda task: (
+        task.container_resources.limits.update(cpu="9"),
+        task.container_resources.requests.update(cpu="9"),
+    ),
+    "node selector": lambda task: task.node_selector.clear(),
+    "tolerations": lambda task: task.tolerations.clear(),
+    "retries": lambda task: setattr(task, "retries", 7),
+    "time-out": lambda task: setattr(task, "active_deadline_seconds", 60),
+    "condition": lambda task: setattr(task, "_pre_execute_hook", print),
+    "edge": lambda task: task.upstream_task_ids.pop(),
+}
+"""Planted in ``publish``, which has one of everything."""
+
+
+def main(dag_file: Path) -> None:
+    """Print the names of unseen differences as a JSON list, and how many were planted."""
+    import importlib.util
+
+    from airflow.sdk import DAG
+
+    whole = of_airflow(dag_file)
+    unseen = []
+    for name, plant in DIFFERENCES.items():
+        spec = importlib.util.spec_from_file_location("dag_file", dag_file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        (dag,) = [item for item in vars(module).values() if isinstance(item, DAG)]
+        plant(dag.get_task("publish"))
+        if of_dag(dag) == copy.deepcopy(whole):
+            unseen.append(name)
+    sys.stdout.write(json.dumps({"planted": len(DIFFERENCES), "unseen": unseen}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

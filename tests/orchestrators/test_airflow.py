@@ -1,0 +1,135 @@
+"""The DAG: its pods, its form, what it retries and what it skips. The provider builds the pods."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from environments import ROOT, in_airflow
+from modelmill.runners.containers import RECIPE_VARIABLE
+
+DEPLOYMENT = {
+    "store": "s3://models/line",
+    "mounts": ["/mnt/{{ 6 * 7 }}"],
+    "namespace": "models",
+    "secrets": [{"name": "AWS_SECRET_ACCESS_KEY", "secret": "s3", "key": "secret"}],
+    "release_secrets": [{"name": "SIGNING_KEY", "secret": "sign", "key": "key"}],
+    "pools": {"cpu": {"node_selector": {"pool": "cpu"}, "tolerations": [{"key": "batch", "effect": "NoSchedule"}]}},
+    "keep_pods": "never",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `ask_airflow` says of a folder with one recipe that is right and one that is not."""
+    folder = tmp_path_factory.mktemp("airflow")
+    demo = yaml.safe_load((ROOT / "pipelines" / "recipes" / "demo.yaml").read_text("utf-8"))
+    (folder / "recipes").mkdir()
+    (folder / "recipes" / "demo.yaml").write_text(yaml.safe_dump(demo), "utf-8")
+    wrong = {**demo, "name": "other", "data": {**demo["data"], "source": "file:rows"}}
+    (folder / "recipes" / "other.yaml").write_text(yaml.safe_dump(wrong), "utf-8")
+    (folder / "deployment.yaml").write_text(yaml.safe_dump(DEPLOYMENT), "utf-8")
+    found: dict[str, Any] = in_airflow(
+        ROOT / "tests" / "orchestrators" / "ask_airflow.py",
+        ROOT / "dags" / "modelmill_dag.py",
+        home=folder / "home",
+        MODELMILL_RECIPES=str(folder / "recipes"),
+        MODELMILL_DEPLOYMENT=str(folder / "deployment.yaml"),
+    )
+    return found
+
+
+def test_each_recipe_is_a_dag_and_a_wrong_one_says_why(answers: dict[str, Any]) -> None:
+    assert answers["dags"] == ["demo", "other-is-wrong"]
+    assert "modelmill push" in answers["wrong"]["other-is-wrong"]
+    assert "data.source" in answers["wrong"]["other-is-wrong"]
+
+
+def test_parsing_loads_nothing_heavy(answers: dict[str, Any]) -> None:
+    assert answers["heavy"] == []
+    assert answers["operators"]
+
+
+def test_lanes_are_groups_and_a_publication_is_an_asset(answers: dict[str, Any]) -> None:
+    assert "lane-cpu-int8" in answers["groups"]
+    assert answers["outlets"] == ["modelmill://demo/staging"]
+
+
+def test_a_field_that_the_form_does_not_offer_is_refused_by_name(answers: dict[str, Any]) -> None:
+    assert answers["refusals"]["retrain_epochs"] == ""
+    assert "'targets' is structural" in answers["refusals"]["targets"]
+    assert "retrain_epochs" in answers["refusals"]["retrain_epoch"]
+
+
+def test_the_form_refuses_what_the_recipe_would(answers: dict[str, Any]) -> None:
+    assert answers["values"]["retrain_seed"] == ""
+    assert all(answers["values"][name] for name in ("retrain_epochs", "gate_confidence", "retrain_precision"))
+
+
+def test_publish_is_skipped_unless_the_verdicts_promote(answers: dict[str, Any]) -> None:
+    assert answers["promotions"] == {"pass": "runs", "fail": "skipped", "inconclusive": "skipped"}
+
+
+def test_only_what_failed_outside_is_tried_again(answers: dict[str, Any]) -> None:
+    assert answers["retries"] == {
+        "1": "failed for good",
+        "2": "failed for good",
+        "5": "tried again",
+        "137": "tried again",
+        "None": "tried again",
+    }
+
+
+def _base(pod: dict[str, Any]) -> dict[str, Any]:
+    base: dict[str, Any] = next(item for item in pod["spec"]["containers"] if item["name"] == "base")
+    return base
+
+
+def test_pods_hold_the_filled_in_command_and_texts_stay_texts(answers: dict[str, Any]) -> None:
+    export = _base(answers["pods"]["export.cpu-int8"])["command"]
+    assert export[export.index("--input") + 1] == "checkpoint=sha256:retrain#checkpoint"
+    assert export[export.index("--run") + 1] == "demo-manual__2026-11-22T07:00:00+00:00"
+    begin = _base(answers["pods"]["begin"])
+    assert "publish.model={{ 6 * 7 }}" in begin["command"]
+    assert "retrain.learning_rate=0.0003" in begin["command"]
+    assert "publish.texts=false" in begin["command"]
+    fetch = _base(answers["pods"]["fetch"])["command"]
+    assert fetch[fetch.index("--mount") + 1] == "/mnt/{{ 6 * 7 }}"
+    (variable,) = [item for item in begin["env"] if item["name"] == RECIPE_VARIABLE]
+    assert json.loads(base64.urlsafe_b64decode(variable["value"]))["name"] == "demo"
+
+
+def test_pods_run_as_the_deployment_says(answers: dict[str, Any]) -> None:
+    for name, pod in answers["pods"].items():
+        spec, base = pod["spec"], _base(pod)
+        assert pod["metadata"]["namespace"] == "models"
+        assert base["resources"] == {
+            "requests": {"cpu": "2", "memory": "8Gi"},
+            "limits": {"cpu": "2", "memory": "8Gi"},
+        }
+        assert spec["nodeSelector"] == {"pool": "cpu"}
+        assert spec["tolerations"] == [{"effect": "NoSchedule", "key": "batch", "operator": "Exists"}]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["serviceAccountName"] == ("modelmill-release" if name == "publish" else "modelmill-work")
+
+
+def test_the_signing_key_reaches_publish_alone(answers: dict[str, Any]) -> None:
+    holders = {name for name, pod in answers["pods"].items() if "SIGNING_KEY" in json.dumps(pod)}
+    assert holders == {"publish"}
+    values = [item.get("value") for pod in answers["pods"].values() for item in _base(pod)["env"]]
+    assert not any(value and "secret" in value for value in values if value)
+
+
+def test_parsing_takes_little_beyond_airflows_own_import(answers: dict[str, Any]) -> None:
+    # The aim is one; the limit leaves room for tests that run beside this one.
+    assert answers["seconds"] < 3
+
+
+def test_the_dag_file_is_short() -> None:
+    lines = Path(ROOT / "dags" / "modelmill_dag.py").read_text("utf-8").splitlines()
+    assert len([line for line in lines if line.strip()]) <= 20

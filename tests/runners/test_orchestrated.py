@@ -1,0 +1,183 @@
+"""The line as containers, each command line run as an orchestrator would run it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modelmill import recipe as recipes
+from modelmill.core import records
+from modelmill.core.local_store import LocalStore
+from modelmill.core.stores import open_store
+from modelmill.deployment import Deployment
+from modelmill.line import Job
+from modelmill.runners.containers import Described, describe
+from modelmill.runners.orchestrated import NOTIFY_VARIABLE, safe_name
+from modelmill.runners.result import RunDocument
+from orchestrate import orchestrate
+from whole_line import make_recipe, reproducible_digests, run_in_this_process
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model, rows and a recipe with absolute sources."""
+    folder = tmp_path_factory.mktemp("orchestrated")
+    make_recipe(folder, gate={"max_drop_points": 5.0, "max_size_ratio": 1.0})
+    return _absolute(folder)
+
+
+def _absolute(folder: Path) -> Path:
+    path = folder / "recipe.yaml"
+    value = yaml.safe_load(path.read_text("utf-8"))
+    value["model"]["source"], value["data"]["source"] = f"file:{folder / 'model'}", f"file:{folder / 'rows'}"
+    path.write_text(yaml.safe_dump(value), "utf-8")
+    return folder
+
+
+def _described(folder: Path, store: Path) -> Described:
+    return describe(Job(recipes.load(folder / "recipe.yaml"), Deployment(store=str(store), mounts=[str(folder)])))
+
+
+def _document(store: Path, run: str) -> RunDocument:
+    record = records.read_run(open_store(str(store)), run)
+    assert record is not None
+    return RunDocument.model_validate(record.document)
+
+
+@pytest.fixture(scope="module")
+def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run of all containers, named ``first``."""
+    store = tmp_path_factory.mktemp("ran") / "store"
+    found = orchestrate(_described(folder, store), store.parent, "first")
+    assert found.errors == {}
+    assert found.pointers["finish"] == "promoted"
+    return store
+
+
+@pytest.fixture(scope="module")
+def local(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDocument]:
+    """A store that the local runner filled, and what it found."""
+    store = tmp_path_factory.mktemp("local") / "store"
+    return store, run_in_this_process(folder / "recipe.yaml", LocalStore(store))
+
+
+def test_containers_end_in_the_bytes_of_the_local_runner(ran: Path, local: tuple[Path, RunDocument]) -> None:
+    document, (_, expected) = _document(ran, "first"), local
+    assert reproducible_digests(document) == reproducible_digests(expected)
+    assert document.bundle_digest == expected.bundle_digest
+    assert [row.task for row in document.steps] == [row.task for row in expected.steps]
+    assert not any(row.cached for row in document.steps)
+    assert document.channel == "staging"
+    assert document.report is not None
+    assert "first" in Path(document.report).read_text("utf-8")
+
+
+def test_what_the_local_runner_made_is_a_hit_for_containers(
+    folder: Path, local: tuple[Path, RunDocument], tmp_path: Path
+) -> None:
+    store, _ = local
+    orchestrate(_described(folder, store), tmp_path, "after-local")
+    document = _document(store, "after-local")
+    assert len(document.steps) == 11
+    assert all(row.cached for row in document.steps)
+
+
+def test_a_refusal_skips_publish_and_finishes(folder: Path, ran: Path, tmp_path: Path) -> None:
+    found = orchestrate(_described(folder, ran), tmp_path, "large", given={"gate_max_size_ratio": "0.0001"})
+    assert found.errors == {}
+    assert found.pointers["decide"] == "fail"
+    assert found.pointers["publish"] is None
+    assert found.pointers["finish"] == "refused"
+    assert _document(ran, "large").bundle is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"retrain_epochs": "0"}, "retrain.epochs"), ({"gate_confidence": "sure"}, "gate.confidence")],
+)
+def test_a_wrong_parameter_ends_the_first_task(folder: Path, tmp_path: Path, given: dict[str, str], said: str) -> None:
+    found = orchestrate(_described(folder, tmp_path / "store"), tmp_path, "wrong", given=given)
+    assert said in found.errors["begin"]
+    assert set(found.arguments) == {"begin", "finish"}
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_a_text_that_looks_like_a_template_or_a_number_stays_text(folder: Path, tmp_path: Path) -> None:
+    value = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    value["data"]["columns"] = {"text": "{{ dag_run.conf }}"}
+    (folder / "template.yaml").write_text(yaml.safe_dump(value), "utf-8")
+    job = Job(recipes.load(folder / "template.yaml"), Deployment(store=str(tmp_path / "store"), mounts=[str(folder)]))
+    described = describe(job)
+    said = json.dumps([[container.arguments, dict(container.env)] for container in described.containers], default=str)
+    assert "{{" not in said
+    found = orchestrate(described, tmp_path, "template", given={"publish_model": "123"})
+    assert "'{{ dag_run.conf }}'" in found.errors["fetch"]
+    digest = found.pointers["begin"]
+    assert digest is not None
+    stored = json.loads((tmp_path / "store" / "recipes" / f"{digest.removeprefix('sha256:')}.json").read_bytes())
+    assert stored["publish"]["model"] == "123"
+    assert stored["data"]["columns"] == {"text": "{{ dag_run.conf }}"}
+
+
+def test_a_failed_task_ends_the_run_as_failed_and_a_second_start_finishes(
+    folder: Path, ran: Path, tmp_path: Path
+) -> None:
+    described = _described(folder, ran)
+    rows, hidden = folder / "rows", folder / "hidden"
+
+    def away(task: str) -> None:
+        if task == "fetch":
+            rows.rename(hidden)
+
+    try:
+        found = orchestrate(described, tmp_path, "fails", before=away)
+    finally:
+        hidden.rename(rows)
+    assert list(found.errors) == ["fetch", "finish"]
+    document = _document(ran, "fails")
+    assert document.status.value == "failed"
+    assert document.error is not None
+    assert document.error.startswith("fetch: ")
+    again = orchestrate(described, tmp_path, "fails")
+    assert again.pointers["finish"] == "promoted"
+    assert _document(ran, "fails").error is None
+
+
+def test_a_source_outside_the_declared_mounts_is_refused(folder: Path, tmp_path: Path) -> None:
+    described = describe(Job(recipes.load(folder / "recipe.yaml"), Deployment(store=str(tmp_path / "store"))))
+    found = orchestrate(described, tmp_path, "outside")
+    assert "mount" in found.errors["fetch"]
+
+
+def test_the_end_is_told_to_an_address(
+    folder: Path, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, str]] = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv(NOTIFY_VARIABLE, f"http://127.0.0.1:{server.server_port}/secret-token")
+        orchestrate(_described(folder, ran), tmp_path, "told")
+        server.shutdown()
+    assert [(item["run"], item["status"], item["channel"]) for item in told] == [("told", "promoted", "staging")]
+
+
+def test_names_of_runs_are_made_safe_and_stay_apart() -> None:
+    names = ["dag-manual__2026-11-22T07:00:00+00:00", "dag-manual__2026-11-22T07:00:00-00:00", "plain", "../up"]
+    safe = [safe_name(name) for name in names]
+    assert len(set(safe)) == 4
+    assert safe[2] == "plain"
+    assert all("/" not in name and ":" not in name and not name.startswith(".") for name in safe)
