@@ -17,6 +17,7 @@ INSTALLED := $(VENV)/.installed
 AIRFLOW_VENV ?= .venv-airflow
 AIRFLOW_LOCK := requirements/airflow.txt
 AIRFLOW_INSTALLED := $(AIRFLOW_VENV)/.installed
+IMAGE_LOCK := images/cpu/requirements.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # The tests start hundreds of processes, and each would compile the package's own source again.
@@ -84,10 +85,11 @@ pipelines: $(INSTALLED) ## compile pipelines/recipes into pipelines/compiled
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(LOCK_ARGS)
 
-lock: | $(LOCKED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
+lock: | $(LOCKED) ## resolve pyproject.toml into requirements/ and images/ (LOCK_ARGS=--upgrade for newer versions)
 	$(COMPILE) --extra ml --extra s3 --extra demo --extra dev --extra kubeflow --output-file $(LOCK) pyproject.toml
 	$(COMPILE) --extra airflow --extra s3 --output-file $(AIRFLOW_LOCK) pyproject.toml
-	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK); then \
+	$(COMPILE) --extra ml --extra s3 --output-file $(IMAGE_LOCK) pyproject.toml
+	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(IMAGE_LOCK); then \
 		echo "make lock: a lock names a CUDA package or an address, so it is not what this project installs." >&2; \
 		echo "  Let pip find a CPU build of torch first: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
 

@@ -7,8 +7,9 @@ set -euo pipefail
 
 # The report is looked at in a real browser: one version of chromium and its driver, and a font, without
 # which a screenshot shows no text.
-packages=(chromium chromium-driver fonts-liberation)
-commands=(chromium chromedriver)
+# Images are built and run in a real container engine, on a base made from Debian's packages.
+packages=(chromium chromium-driver fonts-liberation podman buildah runc fuse-overlayfs debootstrap)
+commands=(chromium chromedriver podman runc debootstrap)
 
 say() { printf 'system-packages: %s\n' "$*" >&2; }
 

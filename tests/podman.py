@@ -1,0 +1,92 @@
+"""Images built and containers run for real, by podman. There is no registry: the base image comes from debootstrap."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = "localhost/modelmill-test-base:bookworm"
+CPU = "localhost/modelmill-cpu:test"
+_CONF = """
+[containers]
+default_ulimits = ["nofile=16384:16384", "nproc=32768:32768"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+
+
+class Podman:
+    """podman with settings of its own, which a machine without systemd and crun needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._conf = folder / "containers.conf"
+        self._conf.write_text(_CONF, "utf-8")
+
+    def __call__(self, *arguments: str | Path, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """Run podman."""
+        return subprocess.run(
+            ["podman", *(str(item) for item in arguments)],
+            env={**os.environ, "CONTAINERS_CONF": str(self._conf)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    def base(self, folder: Path) -> str:
+        """The base image: Debian with its Python 3.11."""
+        if self("image", "exists", BASE).returncode != 0:
+            root = folder / "root"
+            command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates"]
+            subprocess.run([*command, "bookworm", str(root)], check=True, capture_output=True)
+            shutil.rmtree(root / "var" / "cache" / "apt", ignore_errors=True)
+            subprocess.run(["tar", "-C", str(root), "-cf", str(folder / "base.tar"), "."], check=True)
+            imported = self("import", folder / "base.tar", BASE)
+            assert imported.returncode == 0, imported.stderr
+            shutil.rmtree(root)
+            (folder / "base.tar").unlink()
+        return BASE
+
+    def build(self, dockerfile: Path, tag: str, base: str) -> str:
+        """An image; pip inside finds packages where pip on this machine does."""
+        arguments: list[str | Path] = ["--network=host", "--build-arg", f"BASE_IMAGE={base}"]
+        certificates = os.environ.get("PIP_CERT")
+        if certificates:
+            arguments += ["-v", f"{certificates}:/run/build-ca.crt:ro", "--build-arg", "PIP_CERT=/run/build-ca.crt"]
+        wheels = [path for path in _find_links() if Path(path).is_dir()]
+        if wheels:
+            arguments += [item for path in wheels for item in ("-v", f"{path}:{path}:ro")]
+            arguments += ["--build-arg", f"PIP_FIND_LINKS={' '.join(wheels)}"]
+        built = self("build", *arguments, "-f", dockerfile, "-t", tag, ROOT, timeout=1500)
+        assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+        return tag
+
+
+def _find_links() -> list[str]:
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+    parser.read_string("[all]\n" + listed.replace(":env:.", "env."))
+    values = [value.strip("'") for name, value in parser["all"].items() if name.endswith("find-links")]
+    return list(dict.fromkeys(path for value in values for path in value.split()))
+
+
+def require_podman(folder: Path) -> Podman:
+    """podman, or a skip that names what is missing; a failure under MODELMILL_REQUIRE_ALL=1."""
+    missing = [name for name in ("podman", "runc", "debootstrap") if shutil.which(name) is None]
+    if missing or os.geteuid() != 0:
+        what = f"no {missing[0]}: apt install podman runc debootstrap" if missing else "images are built as root here"
+        if os.environ.get("MODELMILL_REQUIRE_ALL") == "1":
+            pytest.fail(what)
+        pytest.skip(what)
+    return Podman(folder)
