@@ -86,6 +86,8 @@ BAD = [
     ("data.limit", {"train": 0}, "data.limit.train"),
     ("data.limit", {"trian": 5}, "did you mean train?"),
     ("data.columns", {"txt": "body"}, "has no column 'txt': did you mean text?"),
+    ("data.columns", {"text": "body", "label": "body"}, "'body' is given as label and as text"),
+    ("data.limit", {"evaluate": 10}, "leaves 10 rows to judge by"),
     ("data.reader", "xml", "data.reader"),
     ("data.seed", -1, "data.seed"),
     ("retrain", {"epochs": 2}, "retrain needs the field 'method'"),

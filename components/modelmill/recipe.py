@@ -105,6 +105,16 @@ class DataSpec(Closed):
 
     _source = field_validator("source")(_check_source)
 
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_apart(cls, value: dict[str, str]) -> dict[str, str]:
+        for column in value.values():
+            twice = [name for name, other in value.items() if other == column]
+            if len(twice) > 1:
+                problem = f"the data's column {column!r} is given as {' and as '.join(twice)}"
+                raise ValueError(problem)
+        return value
+
     @model_validator(mode="after")
     def _judges_are_apart(self) -> DataSpec:
         for role in ("train", "tune", "calibrate"):
@@ -233,6 +243,12 @@ class Recipe(Closed):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             problem = f"targets: two are named {twice[0]!r}"
+            raise ValueError(problem)
+        judging = self.data.limit.evaluate
+        if judging is not None and judging < self.gate.min_rows:
+            problem = (
+                f"data.limit.evaluate leaves {judging} rows to judge by, and gate.min_rows demands {self.gate.min_rows}"
+            )
             raise ValueError(problem)
         if isinstance(self.publish.require, list):
             unknown = [name for name in self.publish.require if name not in names]

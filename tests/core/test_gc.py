@@ -142,6 +142,16 @@ def test_a_store_with_documents_of_a_newer_modelmill_is_left_alone(store: Store,
     assert store.check_artifact(digest) is None
 
 
+@pytest.mark.parametrize("name", ["registry/m/bundles/x.json", "runs/damaged.json"])
+def test_a_store_with_a_damaged_document_is_left_alone(store: Store, tmp_path: Path, name: str) -> None:
+    digest = put(store, tmp_path / "needed", {"model.onnx": b"needed"})
+    store.create(name, b'{"bundle": "sha25')
+    with pytest.raises(StoreError, match="nothing was removed") as caught:
+        collect_now(store)
+    assert caught.value.where == name
+    assert store.check_artifact(digest) is None
+
+
 def test_a_negative_number_of_runs_is_refused(store: Store) -> None:
     with pytest.raises(UsageError, match="cannot keep -1 runs"):
         collect(store, -1, SILENT)

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import yaml
 from transformers import AutoConfig, AutoTokenizer
 
+from modelmill.cli.running import print_run
 from modelmill.core import registry
 from modelmill.core.evidence import Verdict
 from modelmill.core.local_store import LocalStore
 from modelmill.core.model import read_model
 from modelmill.core.store import Store
 from modelmill.runners.result import RunDocument, Status
-from whole_line import make_recipe, reproducible_digests, run_in_this_process
+from whole_line import make_recipe, make_rows, reproducible_digests, run_in_this_process
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,12 @@ def test_a_threshold_out_of_reach_is_a_refusal_with_a_report_and_no_channel(fold
 
 
 def test_too_few_rows_are_inconclusive(folder: Path, store: Store) -> None:
-    document = run_in_this_process(make_recipe(folder), store, "data.limit.evaluate=30")
+    value = yaml.safe_load(make_recipe(folder).read_text("utf-8"))
+    make_rows(folder / "few", test=30)
+    value["data"]["source"] = "file:few"
+    recipe = folder / "few.yaml"
+    recipe.write_text(yaml.safe_dump(value), "utf-8")
+    document = run_in_this_process(recipe, store)
     assert document.status is Status.INCONCLUSIVE
     assert document.status.exit_code == 4
 
@@ -151,3 +158,20 @@ def test_the_printed_document_has_the_fields_of_the_design(first: RunDocument) -
     } <= set(lane["latency"][0])  # fmt: skip
     retrain = next(row for row in document["steps"] if row["name"] == "retrain")
     assert (Path(retrain["outputs"]["checkpoint"]) / "model.safetensors").is_file()
+
+
+def test_rows_that_train_and_judge_are_told_in_table_and_report(
+    folder: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = yaml.safe_load(make_recipe(folder).read_text("utf-8"))
+    rows = make_rows(folder / "leaking")
+    train, test = ((rows / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True) for name in ("train", "test"))
+    (rows / "test.jsonl").write_text("".join(train[:60] + test[60:]), "utf-8")
+    value["data"]["source"] = "file:leaking"
+    recipe = folder / "leaking.yaml"
+    recipe.write_text(yaml.safe_dump(value), "utf-8")
+    document = run_in_this_process(recipe, store)
+    print_run(document)
+    said = "60 of 120 evaluation rows"
+    assert said in capsys.readouterr().out
+    assert said in Path(str(document.report)).read_text("utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from modelmill.cli.options import JsonOption
 from modelmill.cli.output import megabytes, print_json, print_table, print_text
@@ -42,7 +43,11 @@ def _cell(text: str) -> Cell:
     if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
         what = f"{text!r} is no shape of input"
         raise UsageError(what, where="--cell", fix="write BATCHxLENGTH, as in --cell 1x128")
-    return Cell(batch_size=int(batch), sequence_length=int(length))
+    try:
+        return Cell(batch_size=int(batch), sequence_length=int(length))
+    except ValidationError as problem:
+        what = f"{text!r} is too large a shape: {problem.errors()[0]['msg'].lower()}"
+        raise UsageError(what, where="--cell", fix="name a smaller one") from None
 
 
 def _checkpoint_of(directory: Path) -> Path:

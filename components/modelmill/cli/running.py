@@ -26,7 +26,7 @@ from modelmill.core.stores import open_store
 from modelmill.line import NODES, Job
 from modelmill.runners import local, orchestrated, plan, process
 from modelmill.runners.orchestrated import safe_name
-from modelmill.runners.result import RunDocument
+from modelmill.runners.result import RunDocument, warnings_of
 
 
 class Runner(StrEnum):
@@ -102,6 +102,8 @@ def print_run(document: RunDocument) -> None:
         ]
         print_table(f"target {name} ({lane.precision})", ["", ""], rows)
     print_text("")
+    for words in warnings_of(document.steps):
+        print_text(f"note:    {words}")
     if document.bundle:
         print_text(f"bundle:  {document.bundle}")
         print_text(f"channel: {document.channel}")

@@ -60,6 +60,9 @@ class ArtifactFolder:
                 verify(self.path(digest), manifest)
             except StoreError as error:
                 return f"is damaged: {error.what}"
+            except FileNotFoundError:
+                # A collector took it while its bytes were read.
+                return "is missing"
         return None
 
     @contextmanager

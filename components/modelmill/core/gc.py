@@ -20,7 +20,7 @@ from pydantic import Field
 
 from modelmill.core import records
 from modelmill.core.contract import Closed
-from modelmill.core.errors import CorruptArtifactError, UsageError
+from modelmill.core.errors import CorruptArtifactError, StoreError, UsageError
 from modelmill.core.leases import EXPIRY_SECONDS, Lease, leases
 from modelmill.core.progress import Progress
 from modelmill.core.records import StepRecord
@@ -60,7 +60,8 @@ def collect(
 
     Raises:
         UsageError: A negative ``keep`` or ``grace_seconds``.
-        StoreError: The store is away, or holds documents of a newer modelmill: what they need is unknown here.
+        StoreError: The store is away, or holds documents of a newer modelmill or damaged ones: what they need is
+            unknown here, and nothing is removed.
     """
     if keep < 0 or grace_seconds < 0:
         what = f"gc cannot keep {keep} runs with a grace age of {grace_seconds:g} s"
@@ -72,7 +73,10 @@ def collect(
     kept_runs, needed = _needed_by_runs(store, keep, {lease.run for lease in live})
     for prefix in _ROOTS:
         for name, _ in store.list_documents(prefix):
-            needed |= _digests(store.read(name))
+            document = store.read(name)
+            if document is not None and name.endswith(".json"):
+                _require_json(document, name)
+            needed |= _digests(document)
     roots = frozenset(needed)
     going = []
     for document, name, changed_at, record in records.records(store):
@@ -104,7 +108,11 @@ def collect(
 
 
 def _needed_by_runs(store: Store, keep: int, live: set[str]) -> tuple[int, set[str]]:
-    """How many runs are kept, and every digest in their documents; a document nobody can read is kept."""
+    """How many runs are kept, and every digest in their documents.
+
+    Raises:
+        StoreError: A run's record is damaged.
+    """
     found: list[tuple[str, str, Document]] = []
     for name, _ in store.list_documents("runs/"):
         document = store.read(name) if name.endswith(".json") else None
@@ -120,13 +128,20 @@ def _needed_by_runs(store: Store, keep: int, live: set[str]) -> tuple[int, set[s
 
 
 def _started(document: Document, name: str) -> str:
-    try:
-        content = json.loads(document.content)
-    except ValueError:
-        return ""
+    content = _require_json(document, name)
     refuse_newer(content, "run", name)
     started = content.get("started_at") if isinstance(content, dict) else None
     return started if isinstance(started, str) else ""
+
+
+def _require_json(document: Document, name: str) -> object:
+    """What a document holds. A damaged one may have named anything, so that nothing can be called unneeded."""
+    try:
+        return json.loads(document.content)
+    except ValueError:
+        what = "a document is damaged, and what it needs is unknown: nothing was removed"
+        fix = "put it back from a copy, or remove it if what it named may go; then collect again"
+        raise StoreError(what, where=name, fix=fix) from None
 
 
 def _retire(

@@ -38,6 +38,8 @@ class _Walk:
     rows: dict[str, StepRow] = field(default_factory=dict)
     verdicts: dict[str, evidence.LaneEvidence] = field(default_factory=dict)
     effect: Mapping[str, JSON] = field(default_factory=dict)
+    task: str | None = None
+    """The task that runs."""
     started: Callable[[], object] | None = None
     """Called once, when the first task has finished."""
 
@@ -123,7 +125,9 @@ def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk, execute
             if decision is not Verdict.PASS:
                 progress.fact(f"{task.id}: skipped, the verdict is {decision.value}")
                 continue
+        walk.task = task.id
         _run_task(task, store, progress, walk, execute)
+        walk.task = None
         if task.contract.name == "gate" and task.target is not None:
             directory = store.get_artifact(walk.rows[task.id].digests["verdict"], progress)
             lane = evidence.LaneEvidence.model_validate_json((directory / "verdict.json").read_bytes())
@@ -179,7 +183,7 @@ def _keep_ended(
             "finished_at": records.utc_now(),
             "seconds": round(seconds, 3),
             "steps": list(walk.rows.values()),
-            "error": str(error) or "interrupted",
+            "error": (f"{walk.task}: " if walk.task else "") + (str(error) or "interrupted"),
         }
     )
     with contextlib.suppress(ModelmillError):

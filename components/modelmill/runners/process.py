@@ -123,6 +123,8 @@ def run_in_process(command: StepCommand) -> StepOutcome:
                 [sys.executable, "-m", "modelmill.cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
+                # Ctrl-C on a terminal is ours to answer; the child is ended below, and says nothing of its own.
+                process_group=0,
                 pass_fds=(watched,),
             )
             os.close(watched)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from pydantic import Field
@@ -142,6 +142,16 @@ class RunDocument(Closed):
     channel: str | None = Field(None, description="the channel that names the bundle")
     report: str | None = Field(None, description="URI of the HTML report")
     error: str | None = Field(None, description="what ended a failed run")
+
+
+def warnings_of(rows: Iterable[StepRow]) -> list[str]:
+    """What a reader of a run must know besides its numbers, such as rows that both train and judge."""
+    found: list[str] = []
+    for row in rows:
+        data = row.facts.get("data")
+        for words in (row.facts.get("warnings"), data.get("findings") if isinstance(data, dict) else None):
+            found += [str(word) for word in words] if isinstance(words, list) else []
+    return found
 
 
 def overall_digest(outputs: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import LaneEvidence
 from modelmill.reports import view as reports
-from modelmill.runners.result import RunDocument
+from modelmill.runners.result import RunDocument, warnings_of
 
 
 def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mapping[str, JSON]) -> reports.RunView:
@@ -18,7 +18,6 @@ def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mappi
         lanes: Its verdicts.
         recipe: The recipe as it was run.
     """
-    warnings = [str(word) for row in document.steps for word in _words(row.facts.get("warnings"))]
     return reports.RunView(
         title=document.recipe,
         run=document.run,
@@ -33,9 +32,5 @@ def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mappi
         recipe=dict(recipe),
         bundle=document.bundle_digest,
         channel=document.channel,
-        warnings=warnings,
+        warnings=warnings_of(document.steps),
     )
-
-
-def _words(value: JSON) -> list[JSON]:
-    return value if isinstance(value, list) else []

@@ -74,6 +74,12 @@ def test_speed_is_judged_by_the_bounds_of_its_ratio(least: float, verdict: Verdi
     assert "batch 1, length 128" in check.words
 
 
+@pytest.mark.parametrize(("noise", "verdict"), [((0.9, 1.1), Verdict.PASS), ((0.3, 2.0), Verdict.INCONCLUSIVE)])
+def test_a_speed_up_within_the_machines_noise_is_no_evidence(noise: tuple[float, float], verdict: Verdict) -> None:
+    cell = lane_measurements().latency[0].model_copy(update={"noise_ratio_ci": noise})
+    assert judge.check_speedup(cell, 1.5).verdict is verdict
+
+
 @pytest.mark.parametrize(("most", "verdict"), [(0.27, Verdict.PASS), (0.25, Verdict.FAIL), (23 / 90, Verdict.PASS)])
 def test_size_is_judged_exactly(most: float, verdict: Verdict) -> None:
     assert judge.check_size(lane_measurements(), most).verdict is verdict

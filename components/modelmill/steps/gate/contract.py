@@ -54,7 +54,7 @@ class Settings(Closed):
 
 STEP = StepContract(
     name="gate",
-    version=1,
+    version=2,
     summary="Judge the candidate by paired non-inferiority on the same rows, and by speed and size.",
     inputs=Inputs,
     outputs=Outputs,

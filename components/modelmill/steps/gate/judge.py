@@ -150,7 +150,15 @@ def check_speedup(cell: EncoderLatency, least: float) -> Check:
     """Whether the candidate is as much faster than the baseline as demanded, by the bounds of the measured ratio."""
     lower, upper = cell.speedup_ci
     shape = f"at batch {cell.batch_size}, length {cell.sequence_length}"
-    if lower >= least:
+    noise = cell.noise_ratio_ci
+    if noise and lower >= least and max(noise[1], 1 / noise[0]) >= cell.speedup:
+        verdict = Verdict.INCONCLUSIVE
+        words = (
+            f"The speed-up {shape} was measured as {cell.speedup:.2f} times, on a machine so busy that the baseline "
+            f"against itself gave {noise[0]:.2f} to {noise[1]:.2f}: that is no evidence. Measure again when nothing "
+            "else runs."
+        )
+    elif lower >= least:
         verdict = Verdict.PASS
         words = f"The speed-up {shape} is at least {lower:.2f} times, of {least:g} demanded."
     elif upper < least:
