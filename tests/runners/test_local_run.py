@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from modelmill.core.evidence import Verdict
 from modelmill.core.local_store import LocalStore
 from modelmill.core.model import read_model
 from modelmill.core.store import Store
+from modelmill.runners.conclusion import located_in
 from modelmill.runners.result import RunDocument, Status
 from whole_line import make_recipe, make_rows, reproducible_digests, run_in_this_process
 
@@ -175,3 +177,14 @@ def test_rows_that_train_and_judge_are_told_in_table_and_report(
     said = "60 of 120 evaluation rows"
     assert said in capsys.readouterr().out
     assert said in Path(str(document.report)).read_text("utf-8")
+
+
+def test_a_store_that_was_moved_names_its_own_paths(folder: Path, store: Store, tmp_path: Path) -> None:
+    document = run_in_this_process(make_recipe(folder), store)
+    shutil.copytree(store.uri, tmp_path / "moved")
+    moved = located_in(document, LocalStore(tmp_path / "moved"))
+    addresses = [moved.bundle, moved.report, moved.targets["cpu-int8"].artifact]
+    addresses += [uri for row in moved.steps for uri in row.outputs.values()]
+    assert all(
+        str(address).startswith(str(tmp_path / "moved")) and Path(str(address)).exists() for address in addresses
+    )

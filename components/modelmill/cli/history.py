@@ -13,6 +13,7 @@ from modelmill.cli.running import print_run
 from modelmill.core import records
 from modelmill.core.errors import UsageError
 from modelmill.core.store import Store
+from modelmill.runners.conclusion import located_in
 from modelmill.runners.result import RunDocument
 
 runs_app = typer.Typer(help="What ran in a store.", no_args_is_help=True, rich_markup_mode=None)
@@ -27,7 +28,7 @@ def _find(store: Store, wanted: str) -> RunDocument:
     if len(found) != 1:
         what = f"{len(found)} runs start with {wanted!r}" if found else f"there is no run {wanted!r} in {store.uri}"
         raise UsageError(what, where="RUN", fix="modelmill runs list shows their names")
-    return RunDocument.model_validate(found[0].document)
+    return located_in(RunDocument.model_validate(found[0].document), store)
 
 
 @runs_app.command("list")
@@ -38,7 +39,8 @@ def list_runs(
 ) -> None:
     """List runs, the newest first."""
     opened, _ = store_and_deployment(store)
-    found = [RunDocument.model_validate(record.document) for record in records.list_runs(opened)[:most]]
+    runs = records.list_runs(opened)[:most]
+    found = [located_in(RunDocument.model_validate(record.document), opened) for record in runs]
     if as_json:
         keep = {"run", "recipe", "status", "started_at", "seconds", "bundle"}
         print_json([document.model_dump(mode="json", include=keep) for document in found])
@@ -76,7 +78,8 @@ def report(
     stored = opened.read(f"runs/{document.run}.html") if document.report else None
     if stored is None or document.report is None:
         what = f"the run {document.run} has no report: it is {document.status.value}"
-        raise UsageError(what, where="RUN", fix="run the recipe again: it goes on after the last finished step")
+        fix = "modelmill runs show names what ended it; mend that, then run the recipe again"
+        raise UsageError(what, where="RUN", fix=fix)
     if output is None:
         print_text(document.report)
         return

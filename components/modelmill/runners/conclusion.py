@@ -84,6 +84,25 @@ def conclude(
     return document
 
 
+def located_in(document: RunDocument, store: Store) -> RunDocument:
+    """A run's document with its addresses in ``store``: a store that was copied or moved is no longer where it was."""
+
+    def moved(uri: str | None) -> str | None:
+        return store.artifact_uri("sha256:" + uri.rstrip("/").rsplit("/", 1)[-1]) if uri else None
+
+    rows = [
+        row.model_copy(update={"outputs": {port: store.artifact_uri(at) for port, at in row.digests.items()}})
+        for row in document.steps
+    ]
+    targets = {
+        name: lane.model_copy(update={"artifact": store.artifact_uri(lane.digest)})
+        for name, lane in document.targets.items()
+    }
+    report = f"{store.uri}/runs/{document.run}.html" if document.report else None
+    found = {"steps": rows, "targets": targets, "bundle": moved(document.bundle), "report": report}
+    return document.model_copy(update=found)
+
+
 def record_of(document: RunDocument) -> records.RunRecord:
     """The record that holds a run's document."""
     return records.RunRecord(
