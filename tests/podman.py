@@ -59,10 +59,9 @@ class Podman:
     def build(self, dockerfile: Path, tag: str, base: str) -> str:
         """An image; pip inside finds packages where pip on this machine does."""
         arguments: list[str | Path] = ["--network=host", "--build-arg", f"BASE_IMAGE={base}"]
-        certificates = os.environ.get("PIP_CERT")
-        if certificates:
+        for certificates in _of_pip("cert")[:1]:
             arguments += ["-v", f"{certificates}:/run/build-ca.crt:ro", "--build-arg", "PIP_CERT=/run/build-ca.crt"]
-        wheels = [path for path in _find_links() if Path(path).is_dir()]
+        wheels = [path for path in _of_pip("find-links") if Path(path).is_dir()]
         if wheels:
             arguments += [item for path in wheels for item in ("-v", f"{path}:{path}:ro")]
             arguments += ["--build-arg", f"PIP_FIND_LINKS={' '.join(wheels)}"]
@@ -71,13 +70,14 @@ class Podman:
         return tag
 
 
-def _find_links() -> list[str]:
+def _of_pip(setting: str) -> list[str]:
+    """What pip's configuration and environment on this machine say, each word once."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
     parser.read_string("[all]\n" + listed.replace(":env:.", "env."))
-    values = [value.strip("'") for name, value in parser["all"].items() if name.endswith("find-links")]
+    values = [value.strip("'") for name, value in parser["all"].items() if name.endswith(f".{setting}")]
     return list(dict.fromkeys(path for value in values for path in value.split()))
 
 
