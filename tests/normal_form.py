@@ -155,8 +155,8 @@ def _kubeflow_text(item: str, given: dict[str, str]) -> str:
     return re.sub(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}", lambda found: given[found[1]], text)
 
 
-def of_airflow(dag_file: Path) -> dict[str, Any]:
-    """The one DAG of a DAG file."""
+def dags_in(dag_file: Path) -> dict[str, Any]:
+    """The DAGs that a DAG file holds when it is loaded, as Airflow does, by name."""
     import importlib.util
 
     from airflow.sdk import DAG
@@ -166,7 +166,12 @@ def of_airflow(dag_file: Path) -> dict[str, Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    (dag,) = [item for item in vars(module).values() if isinstance(item, DAG)]
+    return {name: item for name, item in vars(module).items() if isinstance(item, DAG)}
+
+
+def of_airflow(dag_file: Path) -> dict[str, Any]:
+    """The one DAG of a DAG file."""
+    (dag,) = dags_in(dag_file).values()
     return of_dag(dag)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -11,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
+
+from normal_form import dags_in
 
 
 class Told:
@@ -116,13 +116,8 @@ def refused_values(dag: Any) -> dict[str, str]:
 def main(dag_file: Path) -> None:
     """Load the DAG file as Airflow does, and answer."""
     started = time.monotonic()
-    spec = importlib.util.spec_from_file_location("dag_file", dag_file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    dags = dags_in(dag_file)
     parsed = time.monotonic() - started
-    dags = {name: item for name, item in vars(module).items() if isinstance(item, DAG)}
     dag = dags["demo"]
     answers = {
         "seconds": parsed,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from normal_form import of_airflow, of_dag
+from normal_form import dags_in, of_airflow, of_dag
 
 DIFFERENCES: dict[str, Callable[[Any], object]] = {
     "image": lambda task: setattr(task, "image", "other"),
@@ -34,21 +33,12 @@ DIFFERENCES: dict[str, Callable[[Any], object]] = {
 
 def main(dag_file: Path) -> None:
     """Print the names of unseen differences as a JSON list, and how many were planted."""
-    import importlib.util
-
-    from airflow.sdk import DAG
-
     whole = of_airflow(dag_file)
     unseen = []
     for name, plant in DIFFERENCES.items():
-        spec = importlib.util.spec_from_file_location("dag_file", dag_file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        (dag,) = [item for item in vars(module).values() if isinstance(item, DAG)]
+        (dag,) = dags_in(dag_file).values()
         plant(dag.get_task("publish"))
-        if of_dag(dag) == copy.deepcopy(whole):
+        if of_dag(dag) == whole:
             unseen.append(name)
     sys.stdout.write(json.dumps({"planted": len(DIFFERENCES), "unseen": unseen}))
 

@@ -10,6 +10,7 @@ from modelmill.core import records
 from modelmill.core.contract import JSON, Kind
 from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import canonical
+from modelmill.core.progress import Progress
 from modelmill.core.stepkey import InputDigests, plain_inputs
 from modelmill.core.store import Store
 from modelmill.line import Job, Task, decide
@@ -43,6 +44,19 @@ def row_of(task: Task, store: Store, record: records.StepRecord, inputs: InputDi
     )
 
 
+def evidence_of(store: Store, verdict: str, progress: Progress) -> LaneEvidence:
+    """What a gate found, from its output's digest."""
+    return LaneEvidence.model_validate_json((store.get_artifact(verdict, progress) / "verdict.json").read_bytes())
+
+
+def published(document: RunDocument, store: Store, effect: Mapping[str, JSON]) -> RunDocument:
+    """A run's document with the bundle that publish's effect names; as it is where there was no such effect."""
+    if "bundle" not in effect:
+        return document
+    bundle = {"bundle": store.artifact_uri(str(effect["artifact"])), "bundle_digest": effect["bundle"]}
+    return document.model_copy(update=bundle)
+
+
 def conclude(
     job: Job,
     store: Store,
@@ -62,6 +76,7 @@ def conclude(
         seconds: What the run took.
     """
     decision = decide(job.recipe, {name: lane.verdict for name, lane in lanes.items()})
+    promoted = decision is Verdict.PASS
     targets = {}
     for name, lane in lanes.items():
         applied = rows[f"calibrate-quantize.{name}"]
@@ -74,7 +89,9 @@ def conclude(
             "seconds": round(seconds, 3),
             "steps": list(rows.values()),
             "targets": targets,
-            "channel": job.recipe.publish.channel if decision is Verdict.PASS else None,
+            "bundle": document.bundle if promoted else None,
+            "bundle_digest": document.bundle_digest if promoted else None,
+            "channel": job.recipe.publish.channel if promoted else None,
             "report": f"{store.uri}/{report_name}",
         }
     )

@@ -112,13 +112,8 @@ def _task(
             inputs[_input(part)] = made[part.task].outputs[POINTER]
         elif isinstance(part, Given):
             inputs[_input(part)] = given[part.parameter]
-    task = component(**inputs)
-    waited = {part.task for part in _parts(container) if isinstance(part, Pointer)}
-    for other in container.after:
-        # The condition around the task waits for the decision, and kfp refuses the edge across its border.
-        if other not in waited and not container.only_if_promoted:
-            task.after(made[other])
-    return _placed(kfp, task, container)
+    # What it waits for is what it is given, and the decision, for which the condition around it waits.
+    return _placed(kfp, component(**inputs), container)
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ from modelmill.core.stepkey import InputDigests
 from modelmill.core.store import Store
 from modelmill.line import Job, Task, TaskOutput, decide, expand
 from modelmill.runners import container
-from modelmill.runners.conclusion import conclude, recipe_digest, record_of, row_of
+from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
 from modelmill.runners.process import StepCommand, StepOutcome, run_in_process
 from modelmill.runners.result import RunDocument, Status, StepRow
 
@@ -84,12 +84,7 @@ def run(job: Job, store: Store, progress: Progress, execute: Execute = run_in_pr
             # Not before a first task has finished: wrong input leaves a store as it was.
             walk.started = lambda: stack.enter_context(leases.lease(store, name))
             _walk_repairing(job, store, progress, walk, execute)
-            if walk.effect:
-                bundle = {
-                    "bundle": store.artifact_uri(str(walk.effect["artifact"])),
-                    "bundle_digest": walk.effect["bundle"],
-                }
-                document = document.model_copy(update=bundle)
+            document = published(document, store, walk.effect)
             document = conclude(job, store, walk.rows, walk.verdicts, document, time.monotonic() - started)
             records.save_run(store, record_of(document))
     except (ModelmillError, KeyboardInterrupt) as error:
@@ -129,9 +124,7 @@ def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk, execute
         _run_task(task, store, progress, walk, execute)
         walk.task = None
         if task.contract.name == "gate" and task.target is not None:
-            directory = store.get_artifact(walk.rows[task.id].digests["verdict"], progress)
-            lane = evidence.LaneEvidence.model_validate_json((directory / "verdict.json").read_bytes())
-            walk.verdicts[task.target.name] = lane
+            walk.verdicts[task.target.name] = evidence_of(store, walk.rows[task.id].digests["verdict"], progress)
 
 
 def inputs_of(task: Task, rows: Mapping[str, StepRow]) -> InputDigests:

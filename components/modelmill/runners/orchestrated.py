@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from modelmill.core import evidence, leases, records
+from modelmill.core import leases, records
 from modelmill.core.documents import validate
 from modelmill.core.errors import ModelmillError, RecipeError, StoreError, UsageError
 from modelmill.core.evidence import Verdict
@@ -29,7 +29,7 @@ from modelmill.deployment import Deployment
 from modelmill.line import Job, Task, decide, expand
 from modelmill.recipe import Located, Recipe, from_mapping
 from modelmill.runners import container
-from modelmill.runners.conclusion import conclude, recipe_digest, record_of, row_of
+from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH, RECIPE_VARIABLE
 from modelmill.runners.parameters import decoded, parameters_of
 from modelmill.runners.result import RunDocument, Status
@@ -151,16 +151,10 @@ def _run(name: str, store: Store, job: Job, run: str, inputs: Sequence[str], pro
     result = container.run_step(store, prepared, progress)
     progress.fact(f"{name}: {'in the store' if result.cached else 'done'}")
     row = row_of(task, store, result.record, digests, cached=result.cached)
-    effect = {}
-    if "bundle" in result.effect:
-        effect = {
-            "bundle": store.artifact_uri(str(result.effect["artifact"])),
-            "bundle_digest": result.effect["bundle"],
-        }
 
     def add(found: RunDocument) -> RunDocument:
         rows = [*(item for item in found.steps if item.task != row.task), row]
-        return found.model_copy(update={"steps": rows, **effect})
+        return published(found.model_copy(update={"steps": rows}), store, result.effect)
 
     _update(store, run, add)
     return result.key
@@ -203,13 +197,8 @@ def _output(store: Store, key: str, port: str) -> str:
     return record.outputs[port]
 
 
-def _verdict(store: Store, digest: str, progress: Progress) -> evidence.LaneEvidence:
-    directory = store.get_artifact(digest, progress)
-    return evidence.LaneEvidence.model_validate_json((directory / "verdict.json").read_bytes())
-
-
 def _decide(store: Store, job: Job, inputs: Sequence[str], progress: Progress) -> Verdict:
-    found = [_verdict(store, _output(store, *_pointed(text)[1:]), progress) for text in inputs]
+    found = [evidence_of(store, _output(store, *_pointed(text)[1:]), progress) for text in inputs]
     decision = decide(job.recipe, {lane.target: lane.verdict for lane in found})
     progress.fact(f"the verdict is {decision.value}")
     return decision
@@ -224,22 +213,23 @@ def _finish(store: Store, run: str, progress: Progress) -> Status:
     document = _read(store, run)
     job = _job(store, document.recipe_digest, run, [])
     rows = {row.task: row for row in document.steps}
-    missing = [task.id for task in expand(job) if task.id not in rows and not task.node.requires_verdicts]
+    tasks = expand(job)
+    missing = [task.id for task in tasks if task.id not in rows and not task.node.requires_verdicts]
     lanes = {
         lane.target: lane
         for row in rows.values()
         if row.name == "gate"
-        for lane in [_verdict(store, row.digests["verdict"], progress)]
+        for lane in [evidence_of(store, row.digests["verdict"], progress)]
     }
     seconds = (datetime.now(UTC) - datetime.fromisoformat(document.started_at)).total_seconds()
     if not missing and decide(job.recipe, {name: lane.verdict for name, lane in lanes.items()}) is Verdict.PASS:
-        missing = [task.id for task in expand(job) if task.id not in rows]
+        missing = [task.id for task in tasks if task.id not in rows]
     if missing:
         error = document.error or f"these tasks did not end: {', '.join(missing)}"
         ended = {"status": Status.FAILED, "finished_at": records.utc_now(), "seconds": seconds, "error": error}
         document = document.model_copy(update=ended)
     else:
-        ordered = {task.id: rows[task.id] for task in expand(job) if task.id in rows}
+        ordered = {task.id: rows[task.id] for task in tasks if task.id in rows}
         document = conclude(job, store, ordered, lanes, document.model_copy(update={"error": None}), seconds)
     _save(store, document)
     _notify(document, progress)
