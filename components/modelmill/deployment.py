@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +49,15 @@ class SecretEnv(Closed):
     key: str = Field(description="the key in the secret")
 
 
+class Backend(StrEnum):
+    """What runs a DAG's containers."""
+
+    KUBERNETES = "kubernetes"
+    DOCKER = "docker"
+    """The container engine of the Airflow worker's machine: mounts are bound read-only, a directory store for writing,
+    and a secret is the worker's environment variable of the same name."""
+
+
 class StepDeployment(Closed):
     """What holds for one step; what is left out is as for all steps."""
 
@@ -64,6 +74,9 @@ class Deployment(Closed):
     mounts: list[str] | None = Field(
         None,
         description="directories that file: sources may lie in; left out, any may be read (one machine, one user)",
+    )
+    backend: Backend = Field(
+        Backend.KUBERNETES, description="whether a DAG's tasks are pods, or containers on the machine of its worker"
     )
     namespace: str = Field("modelmill", description="the Kubernetes namespace of the steps' pods")
     images: dict[str, str] = Field(

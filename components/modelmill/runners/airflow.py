@@ -5,6 +5,7 @@ Importing this module imports Airflow and its Kubernetes provider; nothing else 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from kubernetes.client import models as k8s
 from modelmill import deployment as deployments
 from modelmill import recipe as recipes
 from modelmill.core.errors import ModelmillError
-from modelmill.deployment import Deployment
+from modelmill.deployment import Backend, Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import (
     BEGIN,
@@ -107,8 +108,7 @@ def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | 
         RecipeError: A source lies in the recipe's folder, which no pod has.
         DeploymentError: The deployment lacks what a step needs.
     """
-    for_cluster(located)
-    described = describe(Job(located, deployment))
+    described = _described(located, deployment)
     with DAG(
         dag_id=described.name,
         description=described.summary,
@@ -126,10 +126,16 @@ def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | 
 
 def task_group(located: recipes.Located, deployment: Deployment, group_id: str | None = None) -> TaskGroup:
     """A recipe's line as a group in a DAG of your own, which must offer its parameters (`params_of`)."""
-    for_cluster(located)
+    described = _described(located, deployment)
     with TaskGroup(group_id or located.recipe.name, prefix_group_id=False) as group:
-        wire(describe(Job(located, deployment)), located.recipe, deployment)
+        wire(described, located.recipe, deployment)
     return group
+
+
+def _described(located: recipes.Located, deployment: Deployment) -> Described:
+    if deployment.backend is Backend.KUBERNETES:
+        for_cluster(located)
+    return describe(Job(located, deployment))
 
 
 def params_of(located: recipes.Located, deployment: Deployment) -> dict[str, Param]:
@@ -137,9 +143,9 @@ def params_of(located: recipes.Located, deployment: Deployment) -> dict[str, Par
     return {item.name: _param(item) for item in describe(Job(located, deployment)).parameters}
 
 
-def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -> dict[str, StepPodOperator]:
+def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -> dict[str, Any]:
     """Make the tasks in the DAG or group that is open."""
-    made: dict[str, StepPodOperator] = {}
+    made: dict[str, Any] = {}
     lanes: dict[str, TaskGroup] = {}
     for container in described.containers:
         asset = [_asset(recipe)] if container.only_if_promoted else []
@@ -164,45 +170,58 @@ def _asset(recipe: recipes.Recipe) -> Asset:
     return Asset(f"modelmill-{publish.model}-{publish.channel}", uri=f"modelmill://{publish.model}/{publish.channel}")
 
 
-def _operator(
-    container: Container, described: Described, deployment: Deployment, outlets: list[Asset]
-) -> StepPodOperator:
+def _operator(container: Container, described: Described, deployment: Deployment, outlets: list[Asset]) -> Any:
+    shared: dict[str, Any] = {
+        "task_id": container.id,
+        "doc_md": container.title,
+        "execution_timeout": timedelta(minutes=container.timeout_minutes + 30),
+        "retries": 0 if container.always else container.retries,
+        "retry_delay": timedelta(seconds=container.retry_seconds),
+        "retry_exponential_backoff": True,
+        "trigger_rule": "all_done" if container.always else "all_success",
+        "pre_execute": _before(container, described),
+        "outlets": outlets,
+    }
+    env = {name: _literal(value) for name, value in container.env.items()}
+    if deployment.backend is Backend.DOCKER:
+        # Its provider is needed for this backend alone.
+        docker = importlib.import_module("modelmill.runners.airflow_docker")
+        command = [_text(argument, described, docker.POINTER_FILE) for argument in container.arguments]
+        return docker.StepDockerOperator(**shared, **docker.arguments_of(container, deployment, command, env))
+    command = [_text(argument, described, XCOM_FILE) for argument in container.arguments]
+    return StepPodOperator(**shared, **_pod_arguments(container, deployment, command, env))
+
+
+def _pod_arguments(
+    container: Container, deployment: Deployment, command: list[str], env: Mapping[str, str]
+) -> dict[str, Any]:
     resources = {"cpu": container.resources.cpu, "memory": container.resources.memory}
     accelerators = (
         {container.pool.accelerator: str(container.accelerators)} if container.pool.accelerator is not None else {}
     )
-    return StepPodOperator(
-        task_id=container.id,
-        doc_md=container.title,
-        name=container.id.replace(".", "-"),
-        namespace=deployment.namespace,
-        image=container.image,
-        image_pull_policy=container.pull_policy,
-        cmds=[_text(argument, described) for argument in container.arguments],
-        env_vars={name: _literal(value) for name, value in container.env.items()},
-        secrets=[Secret("env", item.name, item.secret, item.key) for item in container.secrets],
-        service_account_name=container.service_account,
-        container_resources=k8s.V1ResourceRequirements(
+    return {
+        "name": container.id.replace(".", "-"),
+        "namespace": deployment.namespace,
+        "image": container.image,
+        "image_pull_policy": container.pull_policy,
+        "cmds": command,
+        "env_vars": dict(env),
+        "secrets": [Secret("env", item.name, item.secret, item.key) for item in container.secrets],
+        "service_account_name": container.service_account,
+        "container_resources": k8s.V1ResourceRequirements(
             requests={**resources, **accelerators}, limits={**resources, **accelerators}
         ),
-        node_selector=dict(container.pool.node_selector),
-        tolerations=[k8s.V1Toleration(**item.model_dump(exclude_none=True)) for item in container.pool.tolerations],
-        security_context={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        active_deadline_seconds=60 * container.timeout_minutes,
-        execution_timeout=timedelta(minutes=container.timeout_minutes + 30),
-        startup_timeout_seconds=600,
-        retries=0 if container.always else container.retries,
-        retry_delay=timedelta(seconds=container.retry_seconds),
-        retry_exponential_backoff=True,
+        "node_selector": dict(container.pool.node_selector),
+        "tolerations": [k8s.V1Toleration(**item.model_dump(exclude_none=True)) for item in container.pool.tolerations],
+        "security_context": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "active_deadline_seconds": 60 * container.timeout_minutes,
+        "startup_timeout_seconds": 600,
         # A retry that took over its predecessor's pod would take over what broke it.
-        reattach_on_restart=False,
-        on_finish_action=_FINISH_ACTIONS[deployment.keep_pods],
-        deferrable=True,
-        do_xcom_push=True,
-        trigger_rule="all_done" if container.always else "all_success",
-        pre_execute=_before(container, described),
-        outlets=outlets,
-    )
+        "reattach_on_restart": False,
+        "on_finish_action": _FINISH_ACTIONS[deployment.keep_pods],
+        "deferrable": True,
+        "do_xcom_push": True,
+    }
 
 
 def _before(container: Container, described: Described) -> Any:
@@ -243,7 +262,7 @@ def _param(item: Parameter) -> Param:
     return Param(item.default, type=item.type, title=item.path, description=item.description, **item.schema)
 
 
-def _text(argument: Argument, described: Described) -> str:
+def _text(argument: Argument, described: Described, pointer_file: str) -> str:
     kinds = {item.name: item.type for item in described.parameters}
 
     def text(part: Part) -> str:
@@ -256,7 +275,7 @@ def _text(argument: Argument, described: Described) -> str:
             case RunName():
                 return RUN_NAME
             case PointerFile():
-                return XCOM_FILE
+                return pointer_file
             case _:
                 return _literal(part)
 

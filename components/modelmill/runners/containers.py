@@ -13,7 +13,7 @@ from modelmill.core.contract import Zone
 from modelmill.core.errors import DeploymentError
 from modelmill.deployment import Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand
-from modelmill.runners.parameters import Parameter, encoded, parameters_of
+from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
 
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
@@ -149,6 +149,8 @@ def _task(job: Job, task: Task) -> Container:
         ]
     if task.contract.name == "fetch":
         arguments += [argument for mount in job.deployment.mounts or [] for argument in (("--mount",), (mount,))]
+        if relative_sources(job.recipe):
+            arguments += [("--folder",), (str(job.located.folder),)]
     return _container(
         job,
         task.id,

@@ -25,8 +25,9 @@ from modelmill.runners.containers import (
     RunName,
 )
 
-POINTER = "pointer"
-"""The output parameter of every task."""
+POINTER = "Output"
+"""The output parameter of every task. It is kfp's own name for a single output, and the one that its local runner finds
+in a condition: any other made it skip the branch and call the run a success (kfp 2.17)."""
 JOB_NAME = "{{$.pipeline_job_name}}"
 _TYPES: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 _NAMES = {"string": "String", "integer": "Integer", "number": "Float", "boolean": "Boolean"}
@@ -45,16 +46,22 @@ def compile_to(described: Described, path: Path) -> None:
     if path.suffix not in {".yaml", ".yml"}:
         what = f"{path.name} does not end in .yaml, which is what a pipeline is"
         raise UsageError(what, where="--output", fix=f"write to {path.with_suffix('.yaml')}")
-    kfp = _kfp()
+    kfp = library()
     path.parent.mkdir(parents=True, exist_ok=True)
     kfp.compiler.Compiler().compile(pipeline_func=pipeline_of(described), package_path=str(path))
 
 
-def _kfp() -> Any:
+def library() -> Any:
+    """The module ``kfp`` with its compiler, its local runner and its extension for Kubernetes.
+
+    Raises:
+        UsageError: It is not installed.
+    """
     try:
         import kfp
         import kfp.compiler
         import kfp.kubernetes
+        import kfp.local
     except ImportError as problem:
         what = f"compiling a pipeline needs kfp, which is not installed here ({problem.name})"
         fix = "pip install 'modelmill[kubeflow]' in an environment without Airflow's Kubernetes provider"
@@ -64,7 +71,7 @@ def _kfp() -> Any:
 
 def pipeline_of(described: Described) -> Any:
     """The pipeline, for a pipeline of your own to call or for a client to submit."""
-    kfp = _kfp()
+    kfp = library()
     dsl = kfp.dsl
     kinds = {item.name: _NAMES[item.type] for item in described.parameters}
 
@@ -119,7 +126,7 @@ def _task(
 @functools.lru_cache(maxsize=256)
 def _loaded(component: str) -> Any:
     """The component of a specification (JSON is YAML). kfp takes most of a compilation's time to parse them."""
-    return _kfp().components.load_component_from_text(component)
+    return library().components.load_component_from_text(component)
 
 
 def _parts(container: Container) -> list[Part]:
