@@ -104,7 +104,9 @@ def _walk_kubeflow(
                 outside = source["componentInputParameter"]
                 given[key] = outer.get(outside, f"<parameter {outside}>")
             else:
-                given[key] = str(source["runtimeValue"]["constant"])
+                # Of a constant the backend fills in what is one placeholder as a whole (driver/resolve.go).
+                constant = str(source["runtimeValue"]["constant"])
+                given[key] = RUN if constant == "{{$.pipeline_job_uuid}}" else constant
         if "dag" in inner:
             condition = task.get("triggerPolicy", {}).get("condition")
             if condition is not None:
@@ -149,9 +151,8 @@ def _walk_kubeflow(
 
 
 def _kubeflow_text(item: str, given: dict[str, str]) -> str:
-    parts = json.loads(item)["Concat"] if item.startswith('{"Concat"') else [item]
-    text = "".join(parts)
-    text = text.replace("{{$.pipeline_job_name}}", RUN).replace("{{$.outputs.parameters['pointer'].output_file}}", FILE)
+    """A text of a command, its placeholders filled in as the backend does (component/launcher_v2.go) and no others."""
+    text = item.replace("{{$.outputs.parameters['Output'].output_file}}", FILE)
     return re.sub(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}", lambda found: given[found[1]], text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,6 +107,12 @@ def _unconditional(spec: list[dict[str, Any]]) -> None:
 PLANTED: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     "image": lambda spec: _executor(spec, "retrain").update(image="other"),
     "one argument": lambda spec: _executor(spec, "retrain")["command"].pop(4),
+    "an argument that no backend joins": lambda spec: _executor(spec, "retrain")["command"].__setitem__(
+        -3, json.dumps({"Concat": ["rows=", "{{$.inputs.parameters['fetch']}}", "#train"]})
+    ),
+    "a placeholder that no backend fills in": lambda spec: _executor(spec, "retrain")["command"].__setitem__(
+        6, "{{$.pipeline_job_uuid}}"
+    ),
     "one variable": lambda spec: _executor(spec, "fetch")["env"].pop(),
     "one secret": lambda spec: _placed(spec, "publish")["secretAsEnv"].pop(),
     "memory": lambda spec: _executor(spec, "retrain")["resources"].update(

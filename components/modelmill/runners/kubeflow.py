@@ -15,7 +15,6 @@ from typing import Any
 from modelmill.core.errors import UsageError
 from modelmill.runners.containers import (
     DECIDE,
-    Argument,
     Container,
     Described,
     Given,
@@ -28,9 +27,14 @@ from modelmill.runners.containers import (
 POINTER = "Output"
 """The output parameter of every task. It is kfp's own name for a single output, and the one that its local runner finds
 in a condition: any other made it skip the branch and call the run a success (kfp 2.17)."""
-JOB_NAME = "{{$.pipeline_job_name}}"
+RUN_ID = "{{$.pipeline_job_uuid}}"
+"""The id in the address of a run's page. A run's name is what its starter called it, and two may be called the same."""
+RUN = "run"
+"""The input that takes it: the backend fills it into a task's inputs alone (driver/resolve.go), not into commands."""
+Input = Given | Pointer | RunName
+"""What of a container's arguments is a task's input."""
 _TYPES: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
-_NAMES = {"string": "String", "integer": "Integer", "number": "Float", "boolean": "Boolean"}
+_NAMES = {"string": "STRING", "integer": "NUMBER_INTEGER", "number": "NUMBER_DOUBLE", "boolean": "BOOLEAN"}
 
 
 def compile_to(described: Described, path: Path) -> None:
@@ -113,14 +117,18 @@ def _task(
     kfp: Any, container: Container, made: Mapping[str, Any], given: Mapping[str, Any], kinds: Mapping[str, str]
 ) -> Any:
     component = _loaded(json.dumps(_component(container, kinds)))
-    inputs: dict[str, Any] = {}
-    for part in _parts(container):
-        if isinstance(part, Pointer):
-            inputs[_input(part)] = made[part.task].outputs[POINTER]
-        elif isinstance(part, Given):
-            inputs[_input(part)] = given[part.parameter]
+
+    def value(part: Input) -> Any:
+        match part:
+            case Given(parameter):
+                return given[parameter]
+            case Pointer(task):
+                return made[task].outputs[POINTER]
+            case RunName():
+                return RUN_ID
+
     # What it waits for is what it is given, and the decision, for which the condition around it waits.
-    return _placed(kfp, component(**inputs), container)
+    return _placed(kfp, component(**{name: value(part) for part, name in _inputs(container).items()}), container)
 
 
 @functools.lru_cache(maxsize=256)
@@ -129,48 +137,60 @@ def _loaded(component: str) -> Any:
     return library().components.load_component_from_text(component)
 
 
-def _parts(container: Container) -> list[Part]:
-    return [part for argument in container.arguments for part in argument]
+def _inputs(container: Container) -> dict[Input, str]:
+    """What a task is given, and the names of the inputs that take it."""
+    names: dict[Input, str] = {}
+    for argument in container.arguments:
+        for part in argument:
+            if isinstance(part, Given | Pointer | RunName) and part not in names:
+                name = _word(part)
+                # Targets that differ in punctuation alone come to one word.
+                names[part] = f"{name}_{len(names)}" if name in names.values() else name
+    return names
 
 
-def _input(part: Given | Pointer) -> str:
-    name = part.parameter if isinstance(part, Given) else part.task
-    return name.replace("-", "_").replace(".", "_")
+def _word(part: Input) -> str:
+    match part:
+        case Given(parameter):
+            return parameter
+        case Pointer(task):
+            return task.replace("-", "_").replace(".", "_")
+        case RunName():
+            return RUN
 
 
 def _component(container: Container, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """The component specification (kfp's YAML form, which both of its generations load)."""
-    inputs: dict[str, str] = {}
-    for part in _parts(container):
-        if isinstance(part, Given | Pointer):
-            inputs[_input(part)] = kinds[part.parameter] if isinstance(part, Given) else "String"
+    """A pipeline of this one task, which is what kfp's second generation calls a component.
+
+    The first generation's form is simpler, and its loader writes every output's name in small letters.
+    """
+    names = _inputs(container)
+    word = container.id.replace(".", "-")
+    inputs = {name: kinds[part.parameter] if isinstance(part, Given) else "STRING" for part, name in names.items()}
+    definitions = {
+        "inputDefinitions": {"parameters": {name: {"parameterType": kind} for name, kind in inputs.items()}},
+        "outputDefinitions": {"parameters": {POINTER: {"parameterType": "STRING"}}},
+    }
+    command = ["".join(_text(part, names) for part in argument) for argument in container.arguments]
     return {
-        "name": container.id,
-        "description": container.title,
-        **({"inputs": [{"name": name, "type": kind} for name, kind in inputs.items()]} if inputs else {}),
-        "outputs": [{"name": POINTER, "type": "String"}],
-        "implementation": {
-            "container": {
-                "image": container.image,
-                "command": [_argument(argument) for argument in container.arguments],
-            }
-        },
+        "pipelineInfo": {"name": word},
+        "schemaVersion": "2.1.0",
+        "components": {f"comp-{word}": {"executorLabel": f"exec-{word}", **definitions}},
+        "deploymentSpec": {"executors": {f"exec-{word}": {"container": {"image": container.image, "command": command}}}},
+        "root": {"dag": {"tasks": {}}},
     }
 
 
-def _argument(argument: Argument) -> Any:
-    rendered = [_part(part) for part in argument]
-    return rendered[0] if len(rendered) == 1 else {"concat": rendered}
-
-
-def _part(part: Part) -> Any:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, RunName):
-        return JOB_NAME
-    if isinstance(part, PointerFile):
-        return {"outputPath": POINTER}
-    return {"inputValue": _input(part)}
+def _text(part: Part, names: Mapping[Input, str]) -> str:
+    # kfp's own form for parts that stand together, `concat`, reaches a container as its JSON text: the backend only
+    # replaces placeholders in texts (kubeflow/pipelines#9486; component/launcher_v2.go, compileCmdAndArgs).
+    match part:
+        case str():
+            return part
+        case PointerFile():
+            return f"{{{{$.outputs.parameters['{POINTER}'].output_file}}}}"
+        case _:
+            return f"{{{{$.inputs.parameters['{names[part]}']}}}}"
 
 
 def _placed(kfp: Any, task: Any, container: Container) -> Any:
