@@ -10,10 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.secret import Secret
 from airflow.sdk import DAG, Asset, Param, TaskGroup
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from kubernetes.client import models as k8s
 
 from modelmill import deployment as deployments
@@ -21,6 +20,7 @@ from modelmill import recipe as recipes
 from modelmill.core.errors import ModelmillError
 from modelmill.deployment import Deployment
 from modelmill.line import Job
+from modelmill.runners.airflow_pod import StepPodOperator
 from modelmill.runners.containers import (
     BEGIN,
     DECIDE,
@@ -40,35 +40,7 @@ from modelmill.runners.parameters import Parameter, for_cluster
 XCOM_FILE = "/airflow/xcom/return.json"
 """Where the provider's sidecar reads what a pod tells."""
 RUN_NAME = "{{ dag.dag_id }}-{{ run_id }}"
-OUTSIDE = 5
-"""The exit code that is worth another attempt; a wrong input stays wrong."""
 _FINISH_ACTIONS = {"never": "delete_pod", "failed": "delete_succeeded_pod", "always": "keep_pod"}
-
-
-class StepPodOperator(KubernetesPodOperator):
-    """A step as a pod: retried where something outside failed, and failed for good where its input is wrong."""
-
-    def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **given: Any) -> None:
-        """End the pod, as the provider does, and tell apart why it failed."""
-        try:
-            super().cleanup(pod, remote_pod, *args, **given)
-        except AirflowSkipException:
-            raise
-        except AirflowException as problem:
-            code = exit_code(remote_pod, self.base_container_name)
-            if code is None or code == OUTSIDE or code > 128:
-                raise
-            what = f"{self.task_id} ended with exit code {code}, and another attempt would, too: its log says why"
-            raise AirflowFailException(what) from problem
-
-
-def exit_code(pod: Any, container: str) -> int | None:
-    """With which code a pod's container ended; None where it did not, as when its node was lost."""
-    statuses = (pod.status.container_statuses if pod and pod.status else None) or []
-    for status in statuses:
-        if status.name == container and status.state and status.state.terminated:
-            return int(status.state.terminated.exit_code)
-    return None
 
 
 def dags_of(folder: Path, deployment: Path | None = None, **settings: Any) -> dict[str, DAG]:
@@ -187,10 +159,11 @@ def _operator(
         ),
         node_selector=dict(container.pool.node_selector),
         tolerations=[k8s.V1Toleration(**item.model_dump(exclude_none=True)) for item in container.pool.tolerations],
-        security_context={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         active_deadline_seconds=60 * container.timeout_minutes,
-        execution_timeout=timedelta(minutes=container.timeout_minutes + 30),
-        startup_timeout_seconds=600,
+        # A pod's own deadline counts from when it has a node; this one, from when it asks for one.
+        execution_timeout=timedelta(minutes=container.timeout_minutes + 2 * deployment.start_minutes + 5),
+        schedule_timeout_seconds=60 * deployment.start_minutes,
+        startup_timeout_seconds=60 * deployment.start_minutes,
         retries=0 if container.always else container.retries,
         retry_delay=timedelta(seconds=container.retry_seconds),
         retry_exponential_backoff=True,

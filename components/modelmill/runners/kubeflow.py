@@ -15,6 +15,7 @@ from typing import Any
 from modelmill.core.errors import UsageError
 from modelmill.runners.containers import (
     DECIDE,
+    WRITABLE,
     Argument,
     Container,
     Described,
@@ -191,4 +192,9 @@ def _placed(kfp: Any, task: Any, container: Container) -> Any:
         kubernetes.use_secret_as_env(task, secret_name=secret.secret, secret_key_to_env={secret.key: secret.name})
     kubernetes.set_image_pull_policy(task, container.pull_policy)
     kubernetes.set_timeout(task, 60 * container.timeout_minutes)
+    # kfp has no words for the rest: its backend drops capabilities and privilege escalation for every task, and sets
+    # the seccomp profile; a read-only root file system it cannot set.
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    for name, path in WRITABLE.items():
+        kubernetes.empty_dir_mount(task, volume_name=name, mount_path=path)
     return task
