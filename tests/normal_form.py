@@ -23,7 +23,7 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
     from modelmill import deployment as deployments
     from modelmill import recipe as recipes
     from modelmill.line import Job
-    from modelmill.runners.containers import Given, Part, Pointer, PointerFile, RunName, describe
+    from modelmill.runners.containers import WRITABLE, Given, Part, Pointer, PointerFile, RunName, describe
 
     described = describe(Job(recipes.load(recipe), deployments.load(deployment)))
 
@@ -59,6 +59,8 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
             "retries": 0 if item.always else item.retries,
             "retry_seconds": item.retry_seconds if item.retries and not item.always else None,
             "timeout_minutes": item.timeout_minutes,
+            "non_root": True,
+            "writable": sorted(WRITABLE.items()),
         }
     parameters = {item.name: [item.type, item.default] for item in described.parameters}
     return {"name": described.name, "parameters": parameters, "tasks": tasks}
@@ -147,6 +149,8 @@ def _walk_kubeflow(
             "retries": int(retry.get("maxRetryCount", 0)),
             "retry_seconds": int(float(retry["backoffDuration"].rstrip("s"))) if retry else None,
             "timeout_minutes": int(placed["activeDeadlineSeconds"]) // 60,
+            "non_root": placed.get("securityContext", {}).get("runAsNonRoot", False),
+            "writable": sorted((one["volumeName"], one["mountPath"]) for one in placed.get("emptyDirMounts", [])),
         }
 
 
@@ -206,6 +210,8 @@ def of_dag(dag: Any) -> dict[str, Any]:
             "retries": task.retries,
             "retry_seconds": int(task.retry_delay.total_seconds()) if task.retries else None,
             "timeout_minutes": task.active_deadline_seconds // 60,
+            "non_root": task.container_security_context.run_as_non_root,
+            "writable": sorted((one.name, one.mount_path) for one in task.volume_mounts),
         }
         if always:
             assert task.upstream_task_ids == set(dag.task_ids) - {task.task_id}

@@ -92,6 +92,12 @@ class Deployment(Closed):
     retries: int = Field(2, ge=0, le=20, description="attempts after the first, where something outside failed")
     retry_seconds: int = Field(30, ge=1, description="wait before the first retry; it doubles")
     timeout_minutes: int = Field(240, ge=1, description="of one attempt of a step")
+    start_minutes: int = Field(
+        15,
+        ge=1,
+        description="how long Airflow lets a pod wait for a node, and then for its image, before it fails: a pool that "
+        "grows from nothing takes minutes",
+    )
     steps: dict[str, StepDeployment] = Field(default_factory=dict, description="step, as the line names it → its own")
     env: dict[str, str] = Field(default_factory=dict, description="environment of every step; no secrets")
     secrets: list[SecretEnv] = Field(default_factory=list, description="environment of every step from secrets")

@@ -25,6 +25,8 @@ DIFFERENCES: dict[str, Callable[[Any], object]] = {
     "tolerations": lambda task: task.tolerations.clear(),
     "retries": lambda task: setattr(task, "retries", 7),
     "time-out": lambda task: setattr(task, "active_deadline_seconds", 60),
+    "root": lambda task: setattr(task.container_security_context, "run_as_non_root", None),
+    "writable folder": lambda task: task.volume_mounts.pop(),
     "condition": lambda task: setattr(task, "_pre_execute_hook", print),
     "edge": lambda task: task.upstream_task_ids.pop(),
 }

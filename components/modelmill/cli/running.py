@@ -50,7 +50,10 @@ _RUNNERS: Mapping[Runner, Callable[[Job, Store, Progress], RunDocument]] = {
 def run(
     recipe: RecipeArgument,
     store: StoreOption = None,
-    runner: Annotated[Runner, typer.Option("--runner", help="What runs the line: this process, or an orchestrator's own code with containers on this machine.")] = Runner.LOCAL,
+    runner: Annotated[
+        Runner,
+        typer.Option("--runner", help="This process, or an orchestrator's own code with containers on this machine."),
+    ] = Runner.LOCAL,
     overrides: SetOption = None,
     deployment: DeploymentOption = None,
     as_json: JsonOption = False,

@@ -11,11 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.providers.cncf.kubernetes.secret import Secret
-from airflow.sdk import DAG, Asset, Param, TaskGroup
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from kubernetes.client import models as k8s
+from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from modelmill import deployment as deployments
 from modelmill import recipe as recipes
@@ -38,38 +35,11 @@ from modelmill.runners.containers import (
 )
 from modelmill.runners.parameters import Parameter, for_cluster
 
-XCOM_FILE = "/airflow/xcom/return.json"
-"""Where the provider's sidecar reads what a pod tells."""
 RUN_NAME = "{{ dag.dag_id }}-{{ run_id }}"
-OUTSIDE = 5
-"""The exit code that is worth another attempt; a wrong input stays wrong."""
-_FINISH_ACTIONS = {"never": "delete_pod", "failed": "delete_succeeded_pod", "always": "keep_pod"}
-
-
-class StepPodOperator(KubernetesPodOperator):
-    """A step as a pod: retried where something outside failed, and failed for good where its input is wrong."""
-
-    def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **given: Any) -> None:
-        """End the pod, as the provider does, and tell apart why it failed."""
-        try:
-            super().cleanup(pod, remote_pod, *args, **given)
-        except AirflowSkipException:
-            raise
-        except AirflowException as problem:
-            code = exit_code(remote_pod, self.base_container_name)
-            if code is None or code == OUTSIDE or code > 128:
-                raise
-            what = f"{self.task_id} ended with exit code {code}, and another attempt would, too: its log says why"
-            raise AirflowFailException(what) from problem
-
-
-def exit_code(pod: Any, container: str) -> int | None:
-    """With which code a pod's container ended; None where it did not, as when its node was lost."""
-    statuses = (pod.status.container_statuses if pod and pod.status else None) or []
-    for status in statuses:
-        if status.name == container and status.state and status.state.terminated:
-            return int(status.state.terminated.exit_code)
-    return None
+_BACKENDS = {
+    Backend.KUBERNETES: "modelmill.runners.airflow_pod",
+    Backend.DOCKER: "modelmill.runners.airflow_docker",
+}
 
 
 def dags_of(folder: Path, deployment: Path | None = None, **settings: Any) -> dict[str, DAG]:
@@ -174,7 +144,8 @@ def _operator(container: Container, described: Described, deployment: Deployment
     shared: dict[str, Any] = {
         "task_id": container.id,
         "doc_md": container.title,
-        "execution_timeout": timedelta(minutes=container.timeout_minutes + 30),
+        # A pod's own deadline counts from when it has a node; this one, from when it asks for one.
+        "execution_timeout": timedelta(minutes=container.timeout_minutes + 2 * deployment.start_minutes + 5),
         "retries": 0 if container.always else container.retries,
         "retry_delay": timedelta(seconds=container.retry_seconds),
         "retry_exponential_backoff": True,
@@ -183,45 +154,10 @@ def _operator(container: Container, described: Described, deployment: Deployment
         "outlets": outlets,
     }
     env = {name: _literal(value) for name, value in container.env.items()}
-    if deployment.backend is Backend.DOCKER:
-        # Its provider is needed for this backend alone.
-        docker = importlib.import_module("modelmill.runners.airflow_docker")
-        command = [_text(argument, described, docker.POINTER_FILE) for argument in container.arguments]
-        return docker.StepDockerOperator(**shared, **docker.arguments_of(container, deployment, command, env))
-    command = [_text(argument, described, XCOM_FILE) for argument in container.arguments]
-    return StepPodOperator(**shared, **_pod_arguments(container, deployment, command, env))
-
-
-def _pod_arguments(
-    container: Container, deployment: Deployment, command: list[str], env: Mapping[str, str]
-) -> dict[str, Any]:
-    resources = {"cpu": container.resources.cpu, "memory": container.resources.memory}
-    accelerators = (
-        {container.pool.accelerator: str(container.accelerators)} if container.pool.accelerator is not None else {}
-    )
-    return {
-        "name": container.id.replace(".", "-"),
-        "namespace": deployment.namespace,
-        "image": container.image,
-        "image_pull_policy": container.pull_policy,
-        "cmds": command,
-        "env_vars": dict(env),
-        "secrets": [Secret("env", item.name, item.secret, item.key) for item in container.secrets],
-        "service_account_name": container.service_account,
-        "container_resources": k8s.V1ResourceRequirements(
-            requests={**resources, **accelerators}, limits={**resources, **accelerators}
-        ),
-        "node_selector": dict(container.pool.node_selector),
-        "tolerations": [k8s.V1Toleration(**item.model_dump(exclude_none=True)) for item in container.pool.tolerations],
-        "security_context": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "active_deadline_seconds": 60 * container.timeout_minutes,
-        "startup_timeout_seconds": 600,
-        # A retry that took over its predecessor's pod would take over what broke it.
-        "reattach_on_restart": False,
-        "on_finish_action": _FINISH_ACTIONS[deployment.keep_pods],
-        "deferrable": True,
-        "do_xcom_push": True,
-    }
+    # The provider of a backend that is not used need not be installed.
+    backend = importlib.import_module(_BACKENDS[deployment.backend])
+    command = [_text(argument, described, backend.POINTER_FILE) for argument in container.arguments]
+    return backend.operator(container, deployment, command, env, **shared)
 
 
 def _before(container: Container, described: Described) -> Any:
@@ -306,5 +242,5 @@ def _broken(path: Path, problem: ModelmillError) -> DAG:
     with DAG(
         dag_id=f"{path.stem}-is-wrong", schedule=None, doc_md=f"```\n{told}\n```", tags=["modelmill", "wrong"]
     ) as dag:
-        StepPodOperator(task_id=BEGIN, image="none", pre_execute=say)
+        BaseOperator(task_id=BEGIN, pre_execute=say)
     return dag

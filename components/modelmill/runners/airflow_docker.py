@@ -24,6 +24,7 @@ from modelmill.runners.containers import Container
 POINTER_FILE = "/tmp/modelmill/pointer.json"
 """Any user of an image may write there."""
 OUTSIDE = 5
+_REMOVED = {"never": "force", "failed": "success", "always": "never"}
 _FINAL = [code for code in range(1, 129) if code != OUTSIDE]
 """Exit codes that another attempt would end with, too; beyond them are signals."""
 
@@ -49,7 +50,7 @@ class StepDockerOperator(DockerOperator):
         self._private_environment = sight.secret_values(self._secret_names)
         try:
             with contextlib.closing(engine.client_library().DockerClient(base_url=self.docker_url)) as client:
-                self.image = engine.find_image(client, self.image)
+                self.image: str = engine.find_image(client, self.image)
                 if Path(self._store).is_absolute():
                     Path(self._store).mkdir(parents=True, exist_ok=True)
                     self.user = engine.user_of(client)
@@ -63,33 +64,38 @@ class StepDockerOperator(DockerOperator):
             raise AirflowException(what) from problem
 
 
-def arguments_of(container: Container, deployment: Deployment, command: list[str], env: Mapping[str, str]) -> Any:
-    """What `StepDockerOperator` takes besides an operator's own arguments.
+def operator(
+    container: Container, deployment: Deployment, command: list[str], env: Mapping[str, str], **shared: Any
+) -> StepDockerOperator:
+    """The operator of a task.
 
     Args:
         container: The task.
         deployment: Where it runs.
-        command: Its command line, as Airflow's template.
+        command: Its command line, as Airflow's templates.
         env: Its environment variables, as Airflow's templates.
+        shared: What every operator takes.
     """
     mounts = [Mount(path, path, type="bind", read_only=True) for path in deployment.mounts or []]
     if Path(deployment.store).is_absolute():
         mounts.append(Mount(deployment.store, deployment.store, type="bind"))
-    gpus = DeviceRequest(count=container.accelerators, capabilities=[["gpu"]]) if container.accelerators else None
-    return {
-        "store": deployment.store,
-        "secret_names": [item.name for item in container.secrets],
-        "image": container.image,
-        "command": command,
-        "environment": dict(env),
-        "mounts": mounts,
-        "mem_limit": container.resources.memory.removesuffix("i").lower(),
-        "device_requests": [gpus] if gpus else None,
-        "network_mode": "host",
-        "mount_tmp_dir": False,
-        "auto_remove": {"never": "force", "failed": "success", "always": "never"}[deployment.keep_pods],
-        "skip_on_exit_code": _FINAL,
-        "do_xcom_push": True,
-        "retrieve_output": True,
-        "retrieve_output_path": POINTER_FILE,
-    }
+    gpus = [DeviceRequest(count=container.accelerators, capabilities=[["gpu"]])] if container.accelerators else None
+    return StepDockerOperator(
+        store=deployment.store,
+        secret_names=[item.name for item in container.secrets],
+        image=container.image,
+        command=command,
+        environment=dict(env),
+        mounts=mounts,
+        # Docker's g is Kubernetes' Gi; what Kubernetes calls G becomes 7 % more.
+        mem_limit=container.resources.memory.removesuffix("i").lower(),
+        device_requests=gpus,
+        network_mode="host",
+        mount_tmp_dir=False,
+        auto_remove=_REMOVED[deployment.keep_pods],
+        skip_on_exit_code=_FINAL,
+        do_xcom_push=True,
+        retrieve_output=True,
+        retrieve_output_path=POINTER_FILE,
+        **shared,
+    )

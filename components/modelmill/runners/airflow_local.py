@@ -126,7 +126,9 @@ def airflow_python() -> Path:
     if named:
         if not os.access(named, os.X_OK):
             what = f"{named} is no program"
-            raise UsageError(what, where=PYTHON_VARIABLE, fix="name the Python of an environment with modelmill[airflow]")
+            raise UsageError(
+                what, where=PYTHON_VARIABLE, fix="name the Python of an environment with modelmill[airflow]"
+            )
         return Path(named)
     if _has_airflow():
         return Path(sys.executable)

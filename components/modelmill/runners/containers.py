@@ -19,6 +19,11 @@ BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
 
+WRITABLE = {"tmp": "/tmp", "work": "/work"}
+"""The folders that a container may write, by the name of the volume in each; its root file system is read-only.
+
+``/work`` is the home of the image's user, with the cache of an S3 store in it."""
+
 
 @dataclass(frozen=True)
 class Given:

@@ -15,6 +15,7 @@ from typing import Any
 from modelmill.core.errors import UsageError
 from modelmill.runners.containers import (
     DECIDE,
+    WRITABLE,
     Container,
     Described,
     Given,
@@ -172,11 +173,14 @@ def _component(container: Container, kinds: Mapping[str, str]) -> dict[str, Any]
         "outputDefinitions": {"parameters": {POINTER: {"parameterType": "STRING"}}},
     }
     command = ["".join(_text(part, names) for part in argument) for argument in container.arguments]
+    executor = {"image": container.image, "command": command}
     return {
         "pipelineInfo": {"name": word},
         "schemaVersion": "2.1.0",
         "components": {f"comp-{word}": {"executorLabel": f"exec-{word}", **definitions}},
-        "deploymentSpec": {"executors": {f"exec-{word}": {"container": {"image": container.image, "command": command}}}},
+        "deploymentSpec": {
+            "executors": {f"exec-{word}": {"container": {"image": container.image, "command": command}}}
+        },
         "root": {"dag": {"tasks": {}}},
     }
 
@@ -218,4 +222,9 @@ def _placed(kfp: Any, task: Any, container: Container) -> Any:
         kubernetes.use_secret_as_env(task, secret_name=secret.secret, secret_key_to_env={secret.key: secret.name})
     kubernetes.set_image_pull_policy(task, container.pull_policy)
     kubernetes.set_timeout(task, 60 * container.timeout_minutes)
+    # kfp has no words for the rest: its backend drops capabilities and privilege escalation for every task, and sets
+    # the seccomp profile; a read-only root file system it cannot set.
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    for name, path in WRITABLE.items():
+        kubernetes.empty_dir_mount(task, volume_name=name, mount_path=path)
     return task

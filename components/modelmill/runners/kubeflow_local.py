@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,9 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         ):
             containers = _Containers(described, here.deployment, engine.user_of(client), progress)
             # What kfp and the containers print is progress, and stdout is for results.
-            with contextlib.redirect_stdout(sys.stderr), containers.replacing():
+            with contextlib.redirect_stdout(sys.stderr), containers.replacing(), warnings.catch_warnings():
+                # That this machine's limits hold and not the deployment's is documented, and not news for each task.
+                warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
                 kfp.local.init(
                     runner=kfp.local.DockerRunner(),
                     pipeline_root=root,

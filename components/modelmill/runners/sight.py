@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from modelmill.core.store import Store
-from modelmill.deployment import Backend, Deployment, SecretEnv
+from modelmill.deployment import Backend, SecretEnv
 from modelmill.line import Job
 
 _CREDENTIALS = "AWS_"
