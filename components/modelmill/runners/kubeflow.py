@@ -178,9 +178,7 @@ def _component(container: Container, kinds: Mapping[str, str]) -> dict[str, Any]
         "pipelineInfo": {"name": word},
         "schemaVersion": "2.1.0",
         "components": {f"comp-{word}": {"executorLabel": f"exec-{word}", **definitions}},
-        "deploymentSpec": {
-            "executors": {f"exec-{word}": {"container": {"image": container.image, "command": command}}}
-        },
+        "deploymentSpec": {"executors": {f"exec-{word}": {"container": executor}}},
         "root": {"dag": {"tasks": {}}},
     }
 
