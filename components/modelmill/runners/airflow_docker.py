@@ -92,6 +92,7 @@ def operator(
         device_requests=gpus,
         network_mode="host",
         mount_tmp_dir=False,
+        labels={"modelmill.task": container.id},
         auto_remove=_REMOVED[deployment.keep_pods],
         skip_on_exit_code=_FINAL,
         do_xcom_push=True,
