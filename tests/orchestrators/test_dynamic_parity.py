@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ import pytest
 import yaml
 
 from environments import airflow_python
+from modelmill import recipe as recipes
 from modelmill.deployment import Deployment
+from modelmill.line import Job
+from modelmill.runners.containers import describe
 from modelmill.runners.result import RunDocument
 from seaweed import Seaweed, seaweed
 from whole_line import make_recipe, reproducible_digests
@@ -30,6 +34,7 @@ class Ended:
     code: int
     stdout: str
     stderr: str
+    seconds: float
 
     @property
     def document(self) -> RunDocument:
@@ -55,8 +60,9 @@ class Place:
             "MODELMILL_AIRFLOW_PYTHON": str(airflow_python()),
             **variables,
         }
+        started = time.monotonic()
         ended = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        return Ended(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - started)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +77,18 @@ def place(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def fresh(place: Place) -> dict[str, RunDocument]:
+def first(place: Place) -> dict[str, Ended]:
     """The recipe run by each runner, on an empty prefix each."""
-    found = {}
-    for runner in RUNNERS:
-        ended = place.run(runner, runner)
+    found = {runner: place.run(runner, runner) for runner in RUNNERS}
+    for ended in found.values():
         assert ended.code == 0, ended.stderr[-4000:]
-        found[runner] = ended.document
     return found
+
+
+@pytest.fixture(scope="module")
+def fresh(first: dict[str, Ended]) -> dict[str, RunDocument]:
+    """What each runner found."""
+    return {runner: ended.document for runner, ended in first.items()}
 
 
 def test_three_runners_on_empty_stores_end_in_the_same_bytes(fresh: dict[str, RunDocument]) -> None:
@@ -131,3 +141,18 @@ def test_an_image_that_is_not_there_and_wrong_credentials_are_said(runner: str, 
 def test_no_secret_is_in_what_the_runners_print_or_store(fresh: dict[str, RunDocument], place: Place) -> None:
     ended = place.run("kubeflow-local", "local")
     assert place.server.secret_key not in ended.stdout + ended.stderr
+
+
+@pytest.mark.figures
+def test_an_orchestrator_adds_three_seconds_a_step_to_hits_and_ten_to_work(
+    first: dict[str, Ended], place: Place
+) -> None:
+    described = describe(Job(recipes.load(place.folder / "recipe.yaml"), Deployment(store="s3://models/line")))
+    steps = len(described.containers)
+    hits = {runner: place.run(runner, "local") for runner in RUNNERS}
+    for runner in RUNNERS[1:]:
+        hit = (hits[runner].seconds - hits["local"].seconds) / steps
+        work = (first[runner].seconds - first["local"].seconds) / steps
+        sys.stdout.write(f"\n{runner}: {hit:.2f} s a step where all is in the store, {work:.2f} s where nothing is")
+        assert hit <= 3
+        assert work <= 10

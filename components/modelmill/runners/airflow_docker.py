@@ -24,6 +24,8 @@ from modelmill.runners.containers import Container
 POINTER_FILE = "/tmp/modelmill/pointer.json"
 """Any user of an image may write there."""
 OUTSIDE = 5
+_API_SECONDS = 300
+"""For one answer of the engine, which is slow where the machine is busy."""
 _REMOVED = {"never": "force", "failed": "success", "always": "never"}
 _FINAL = [code for code in range(1, 129) if code != OUTSIDE]
 """Exit codes that another attempt would end with, too; beyond them are signals."""
@@ -92,6 +94,7 @@ def operator(
         device_requests=gpus,
         network_mode="host",
         mount_tmp_dir=False,
+        timeout=_API_SECONDS,
         labels={"modelmill.task": container.id},
         auto_remove=_REMOVED[deployment.keep_pods],
         skip_on_exit_code=_FINAL,

@@ -118,8 +118,10 @@ class _Containers:
             labels={"modelmill.run": safe_name(self.run)},
         )
         try:
+            # Attached before the start: a request for the log would time out where a container is silent for a minute.
+            output = container.attach(stdout=True, stderr=True, stream=True)
             container.start()
-            for piece in container.logs(stream=True, follow=True):
+            for piece in output:
                 sys.stderr.write(piece.decode(errors="replace"))
             code = int(container.wait()["StatusCode"])
         finally:
