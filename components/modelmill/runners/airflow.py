@@ -182,6 +182,7 @@ def _operator(
         env_vars={name: _literal(value) for name, value in container.env.items()},
         secrets=[Secret("env", item.name, item.secret, item.key) for item in container.secrets],
         service_account_name=container.service_account,
+        labels=dict(container.labels),
         container_resources=k8s.V1ResourceRequirements(
             requests={**resources, **accelerators}, limits={**resources, **accelerators}
         ),
