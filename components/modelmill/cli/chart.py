@@ -30,8 +30,11 @@ def values_schema(present: str) -> str:
     # A pod has no folder of the machine that the chart is installed from.
     deployment["properties"]["store"].update(pattern="^(s3://|/).", description="s3://BUCKET/PREFIX")
     del deployment["properties"]["store"]["default"]
-    steps = [*dict.fromkeys(node.id for node in LINE), BEGIN, DECIDE, FINISH]
-    deployment["properties"]["steps"]["propertyNames"] = {"enum": steps}
+    # Named one by one, so that a step that the line lacks is refused with its path.
+    steps = deployment["properties"]["steps"]
+    own = steps.pop("additionalProperties")
+    names = [*dict.fromkeys(node.id for node in LINE), BEGIN, DECIDE, FINISH]
+    steps.update(properties=dict.fromkeys(names, own), additionalProperties=False)
     schema["properties"]["deployment"] = deployment
     schema["$defs"] = {name: item for name, item in definitions.items() if name != "Zone"}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
