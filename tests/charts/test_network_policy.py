@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import kubernetes_validate
 import pytest
 
 from charts.settings import KUBERNETES_API
@@ -39,7 +40,7 @@ def _open(found: Rendered, labels: dict[str, str]) -> tuple[set[str], set[str]]:
     """Which directions are shut by default, and the ports that are open outwards."""
     policies = [item for item in found.of("NetworkPolicy").values() if _selects(item, labels)]
     assert not any("ingress" in item["spec"] for item in policies)
-    rules = [rule for item in policies for rule in item["spec"].get("egress", [])]
+    rules = [rule for item in policies for rule in item["spec"].get("egress") or []]
     assert all(rule["to"] for rule in rules), "a rule without peers opens all addresses"
     return (
         {kind for item in policies for kind in item["spec"]["policyTypes"]},
@@ -60,6 +61,14 @@ def test_fetch_alone_reaches_the_hub_and_finish_alone_who_is_told(
             *({HUB} if name == "fetch" else ()),
             *({"8080/TCP"} if name == "finish" else ()),
         }, name
+
+
+def test_an_opening_without_peers_opens_nothing(helm: Helm, labels: dict[str, dict[str, str]]) -> None:
+    nothing = {name: {"peers": []} for name in ("dns", "store", "hub", "identity", "notify")}
+    found = helm.rendered({"networkPolicy": nothing})
+    assert all(_open(found, own) == ({"Ingress", "Egress"}, set()) for own in labels.values())
+    for policy in found.of("NetworkPolicy").values():
+        kubernetes_validate.validate(policy, "1.33", strict=True)
 
 
 def test_other_pods_are_shut_off_unless_the_namespace_is_shared(helm: Helm) -> None:
