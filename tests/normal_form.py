@@ -45,6 +45,7 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
         tasks[item.id] = {
             "image": item.image,
             "pull_policy": item.pull_policy,
+            "labels": dict(item.labels),
             "arguments": ["".join(text(part) for part in argument) for argument in item.arguments],
             "env": dict(item.env),
             "secrets": sorted([one.name, one.secret, one.key] for one in item.secrets),
@@ -131,6 +132,7 @@ def _walk_kubeflow(
         tasks[label] = {
             "image": container["image"],
             "pull_policy": placed["imagePullPolicy"],
+            "labels": placed.get("podMetadata", {}).get("labels", {}),
             "arguments": arguments,
             "env": {item["name"]: item["value"] for item in container.get("env", [])},
             "secrets": sorted(
@@ -194,6 +196,7 @@ def of_dag(dag: Any) -> dict[str, Any]:
         tasks[task.task_id] = {
             "image": task.image,
             "pull_policy": task.image_pull_policy,
+            "labels": dict(task.labels),
             "arguments": [_airflow_text(item) for item in [*task.cmds, *task.arguments]],
             "env": env,
             "secrets": sorted([item.deploy_target, item.secret, item.key] for item in task.secrets),

@@ -102,7 +102,8 @@ class Deployment(Closed):
     env: dict[str, str] = Field(default_factory=dict, description="environment of every step; no secrets")
     secrets: list[SecretEnv] = Field(default_factory=list, description="environment of every step from secrets")
     release_secrets: list[SecretEnv] = Field(
-        default_factory=list, description="the same for the steps that may write the registry, and no other"
+        default_factory=list,
+        description="the same for the steps that may write the registry, and no other; in place of one of that name",
     )
     service_accounts: dict[Zone, str] = Field(
         default_factory=lambda: {Zone.UNTRUSTED: "modelmill-work", Zone.RELEASE: "modelmill-release"},

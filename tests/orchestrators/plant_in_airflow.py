@@ -13,6 +13,7 @@ from normal_form import dags_in, of_airflow, of_dag
 DIFFERENCES: dict[str, Callable[[Any], object]] = {
     "image": lambda task: setattr(task, "image", "other"),
     "pull policy": lambda task: setattr(task, "image_pull_policy", "Always"),
+    "label": lambda task: task.labels.clear(),
     "one argument": lambda task: task.cmds.pop(4),
     "one input": lambda task: task.cmds.__setitem__(-3, task.cmds[-3].replace("#", "#x")),
     "one variable": lambda task: task.env_vars.popitem(),

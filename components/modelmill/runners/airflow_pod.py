@@ -110,6 +110,7 @@ def operator(
         env_vars=dict(env),
         secrets=[Secret("env", item.name, item.secret, item.key) for item in container.secrets],
         service_account_name=container.service_account,
+        labels=dict(container.labels),
         container_resources=k8s.V1ResourceRequirements(requests=dict(resources), limits=dict(resources)),
         node_selector=dict(container.pool.node_selector),
         tolerations=[k8s.V1Toleration(**item.model_dump(exclude_none=True)) for item in container.pool.tolerations],

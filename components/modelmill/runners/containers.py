@@ -18,6 +18,8 @@ from modelmill.runners.parameters import Parameter, encoded, parameters_of, rela
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
+STEP_LABEL, ZONE_LABEL = "modelmill.dev/step", "modelmill.dev/zone"
+"""By which a cluster's policies tell the pods apart."""
 
 WRITABLE = {"tmp": "/tmp", "work": "/work"}
 """The folders that a container may write, by the name of the volume in each; its root file system is read-only.
@@ -77,6 +79,7 @@ class Container:
         timeout_minutes: Of one attempt.
         pull_policy: Of the image.
         service_account: Its identity.
+        labels: Of its pod.
     """
 
     id: str
@@ -97,6 +100,7 @@ class Container:
     timeout_minutes: int
     pull_policy: str
     service_account: str
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,8 @@ def _container(
         ("--run",),
         (RunName(),),
     ]
+    # Where publish has a secret of its own for a variable, the one that all steps have is no longer its.
+    secrets = [*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])]
     whole = (*head, *arguments, ("--pointer",), (PointerFile(),))
     pointed = [part.task for argument in whole for part in argument if isinstance(part, Pointer)]
     after = [*dict.fromkeys(pointed), *([DECIDE] if only_if_promoted else [])]
@@ -226,7 +232,7 @@ def _container(
         image=(own.image if own else None) or deployment.images[device],
         arguments=whole,
         env={**deployment.env, **(env or {})},
-        secrets=[*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])],
+        secrets=list({item.name: item for item in secrets}.values()),
         after=tuple(after),
         only_if_promoted=only_if_promoted,
         always=always,
@@ -238,4 +244,5 @@ def _container(
         timeout_minutes=(own.timeout_minutes if own else None) or deployment.timeout_minutes,
         pull_policy=deployment.pull_policy,
         service_account=deployment.service_accounts[zone],
+        labels={STEP_LABEL: step or id, ZONE_LABEL: zone.value},
     )

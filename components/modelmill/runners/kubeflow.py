@@ -212,6 +212,8 @@ def _placed(kfp: Any, task: Any, container: Container) -> Any:
         task.set_retry(
             num_retries=container.retries, backoff_duration=f"{container.retry_seconds}s", backoff_factor=2.0
         )
+    for label, value in sorted(container.labels.items()):
+        kubernetes.add_pod_label(task, label_key=label, label_value=value)
     for label, value in sorted(container.pool.node_selector.items()):
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
     for toleration in container.pool.tolerations:
