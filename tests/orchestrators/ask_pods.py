@@ -41,6 +41,8 @@ def pods_of(dag: Any, told: Mapping[str, str], run: str, given: Mapping[str, Any
     found = {}
     for task in dag.tasks:
         task.render_template_fields(context)
+        # What `execute` does first.
+        task.name = task._set_name(task.name)
         found[task.task_id] = ApiClient().sanitize_for_serialization(task.build_pod_request_obj(None))
     return found
 

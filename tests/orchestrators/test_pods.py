@@ -22,10 +22,11 @@ ONE = {
     "data": {"source": "s3://models/rows"},
     "publish": {"model": "one", "channel": "staging"},
 }
+LONG = "whole_precision.on-any-machine-that-we-ever-had_in-a-rack-here1"
 TWO = {
     **ONE,
     "name": "two",
-    "targets": [{"name": "int8", "precision": "int8"}, {"name": "whole", "precision": "float32"}],
+    "targets": [{"name": "int8", "precision": "int8"}, {"name": LONG, "precision": "float32"}],
 }
 PLAIN = {"store": "s3://models/line"}
 FULL = {
