@@ -13,6 +13,7 @@ import json
 import re
 import struct
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query = self._asked()
         if _EVENTS.match(path):
-            self._answer(200, {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": []}, query)
+            self._events(query)
             return
         found = _PODS.match(path)
         name, part = (found[2], found[3]) if found else (None, None)
@@ -87,9 +88,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _missing(self) -> None:
         self._answer(404, {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})
 
-    def _answer(self, code: int, document: Any, query: Mapping[str, Any] | None = None) -> None:
-        # A watch with nothing to tell ends at once.
-        self._send(code, b"" if query and "watch" in query else json.dumps(document).encode(), "application/json")
+    def _events(self, query: Mapping[str, list[str]]) -> None:
+        """There are none; a watch waits for some as long as it was asked to, as one that ends at once is begun anew."""
+        if "watch" in query:
+            time.sleep(float(query.get("timeoutSeconds", ["1"])[0]))
+            self._send(200, b"", "application/json")
+        else:
+            self._answer(200, {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": []})
+
+    def _answer(self, code: int, document: Any) -> None:
+        self._send(code, json.dumps(document).encode(), "application/json")
 
     def _send(self, code: int, body: bytes, kind: str) -> None:
         self.send_response(code)
