@@ -61,7 +61,7 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
             "retry_seconds": item.retry_seconds if item.retries and not item.always else None,
             "timeout_minutes": item.timeout_minutes,
             "non_root": True,
-            "writable": sorted(WRITABLE.items()),
+            "writable": sorted([name, path] for name, path in WRITABLE.items()),
         }
     parameters = {item.name: [item.type, item.default] for item in described.parameters}
     return {"name": described.name, "parameters": parameters, "tasks": tasks}
@@ -152,7 +152,7 @@ def _walk_kubeflow(
             "retry_seconds": int(float(retry["backoffDuration"].rstrip("s"))) if retry else None,
             "timeout_minutes": int(placed["activeDeadlineSeconds"]) // 60,
             "non_root": placed.get("securityContext", {}).get("runAsNonRoot", False),
-            "writable": sorted((one["volumeName"], one["mountPath"]) for one in placed.get("emptyDirMounts", [])),
+            "writable": sorted([one["volumeName"], one["mountPath"]] for one in placed.get("emptyDirMounts", [])),
         }
 
 
@@ -214,7 +214,7 @@ def of_dag(dag: Any) -> dict[str, Any]:
             "retry_seconds": int(task.retry_delay.total_seconds()) if task.retries else None,
             "timeout_minutes": task.active_deadline_seconds // 60,
             "non_root": task.container_security_context.run_as_non_root,
-            "writable": sorted((one.name, one.mount_path) for one in task.volume_mounts),
+            "writable": sorted([one.name, one.mount_path] for one in task.volume_mounts),
         }
         if always:
             assert task.upstream_task_ids == set(dag.task_ids) - {task.task_id}

@@ -1,4 +1,4 @@
-"""The CPU image: what is in it, and the whole line in its containers."""
+"""The CPU image: what is in it, and that its containers need neither root nor a network nor a root to write to."""
 
 from __future__ import annotations
 
@@ -10,44 +10,33 @@ import pytest
 import yaml
 
 from modelmill import recipe as recipes
-from modelmill.core import records
-from modelmill.core.local_store import LocalStore
-from modelmill.core.stores import open_store
 from modelmill.deployment import Deployment
 from modelmill.line import Job
-from modelmill.runners.containers import Container, describe
-from modelmill.runners.result import RunDocument
+from modelmill.runners.containers import WRITABLE, Container, describe
 from orchestrate import orchestrate
-from podman import CPU, ROOT, Podman, require_podman
-from whole_line import make_recipe, reproducible_digests, run_in_this_process
+from podman import Podman
+from whole_line import make_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    """podman, and the image built from the working tree."""
-    folder = tmp_path_factory.mktemp("podman")
-    found = require_podman(folder)
-    found.build(ROOT / "images" / "cpu" / "Dockerfile", CPU, found.base(folder))
-    return found
-
-
-def test_the_image_is_lean_and_runs_as_nobody(podman: Podman) -> None:
-    size = int(json.loads(podman("image", "inspect", CPU).stdout)[0]["Size"])
+def test_the_image_is_lean_and_runs_as_nobody(podman: Podman, cpu_image: str) -> None:
+    size = int(json.loads(podman("image", "inspect", cpu_image).stdout)[0]["Size"])
     assert size <= 2.2e9
     script = "id -u; touch /opt/here; command -v gcc pip make; find / -name '*.pyo' -o -path '*/.cache/pip' | head -1"
-    ended = podman("run", "--rm", CPU, "bash", "-c", script)
+    ended = podman("run", "--rm", cpu_image, "bash", "-c", script)
     assert ended.stdout.split() == ["10001"]
     assert "Permission denied" in ended.stderr
-    config = json.loads(podman("image", "inspect", CPU).stdout)[0]
+    config = json.loads(podman("image", "inspect", cpu_image).stdout)[0]
     assert not config["Config"].get("Entrypoint")
     assert config["Labels"]["org.opencontainers.image.version"] == "0.1.0"
 
 
-def test_the_line_in_containers_ends_in_the_bytes_of_the_local_runner(podman: Podman, tmp_path: Path) -> None:
-    make_recipe(tmp_path)
-    path = tmp_path / "recipe.yaml"
+def test_containers_on_a_local_store_need_no_network_no_root_and_write_their_folders_alone(
+    podman: Podman, cpu_image: str, tmp_path: Path
+) -> None:
+    # The whole line runs in its pods in tests/orchestrators/test_pods_run.py; here the tasks that read from outside.
+    path = make_recipe(tmp_path)
     value = yaml.safe_load(path.read_text("utf-8"))
     value["model"]["source"], value["data"]["source"] = f"file:{tmp_path / 'model'}", f"file:{tmp_path / 'rows'}"
     path.write_text(yaml.safe_dump(value), "utf-8")
@@ -58,23 +47,21 @@ def test_the_line_in_containers_ends_in_the_bytes_of_the_local_runner(podman: Po
         folder.chmod(0o777 if folder is shared else 0o755)
     for file in (tmp_path / "model").iterdir():
         file.chmod(0o644)
-    store = shared / "store"
 
     def execute(container: Container, arguments: list[str]) -> str | None:
+        if container.id not in {"begin", "fetch"}:
+            return "not run here"
         variables = [item for name, text in container.env.items() for item in ("--env", f"{name}={text}")]
         mounts = ["-v", f"{tmp_path}:{tmp_path}:ro", "-v", f"{shared}:{shared}"]
-        ended = podman("run", "--rm", "--network=none", *mounts, *variables, container.image, *arguments)
+        folders = [item for path in WRITABLE.values() for item in ("--tmpfs", f"{path}:mode=1777")]
+        ended = podman(
+            "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", *folders, *mounts, *variables,
+            container.image, *arguments,
+        )  # fmt: skip
         return None if ended.returncode == 0 else ended.stderr
 
-    deployment = Deployment(store=str(store), mounts=[str(tmp_path)], images={"cpu": CPU})
-    described = describe(Job(recipes.load(path), deployment))
-    found = orchestrate(described, shared, "containers", execute=execute)
-    assert found.errors == {}
-    assert found.pointers["finish"] == "promoted"
-    record = records.read_run(open_store(str(store)), "containers")
-    assert record is not None
-    document = RunDocument.model_validate(record.document)
-    local = run_in_this_process(path, LocalStore(tmp_path / "local"))
+    deployment = Deployment(store=str(shared / "store"), mounts=[str(tmp_path)], images={"cpu": cpu_image})
+    found = orchestrate(describe(Job(recipes.load(path), deployment)), shared, "containers", execute=execute)
+    assert set(found.pointers) == {"begin", "fetch"}, found.errors
     assert os.geteuid() != 10001
-    assert reproducible_digests(document) == reproducible_digests(local)
-    assert document.bundle_digest == local.bundle_digest
+    assert {file.stat().st_uid for file in (shared / "store").rglob("*")} == {10001}

@@ -10,38 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from kubernetes.client import ApiClient
-from kubernetes.client import models as k8s
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from ask_pods import Told, pods_of
 
 from normal_form import dags_in
-
-
-class Told:
-    """A task instance whose upstream tasks said what a mapping holds."""
-
-    def __init__(self, pointers: dict[str, str]) -> None:
-        self._pointers = pointers
-        self.map_index = -1
-
-    def xcom_pull(self, task_ids: str) -> str:
-        return self._pointers[task_ids]
-
-
-def pods(dag: Any) -> dict[str, Any]:
-    """Each task's pod, rendered as for a run whose every pointer is ``sha256:`` and the task's name."""
-    pointers = {task.task_id: f"sha256:{task.task_id}" for task in dag.tasks}
-    context = {
-        "dag": dag,
-        "run_id": "manual__2026-11-22T07:00:00+00:00",
-        "ti": Told(pointers),
-        "params": {**{name: dag.params[name] for name in dag.params}, "publish_model": "{{ 6 * 7 }}"},
-    }
-    found = {}
-    for task in dag.tasks:
-        task.render_template_fields(context)
-        found[task.task_id] = ApiClient().sanitize_for_serialization(task.build_pod_request_obj(None))
-    return found
 
 
 def refusals(dag: Any) -> dict[str, str]:
@@ -66,32 +38,6 @@ def promotions(dag: Any) -> dict[str, str]:
             found[verdict] = "runs"
         except AirflowSkipException:
             found[verdict] = "skipped"
-    return found
-
-
-def retries(dag: Any) -> dict[str, str]:
-    """What becomes of a task, by its container's exit code."""
-    task = dag.get_task("retrain")
-    task.on_finish_action, task.process_pod_deletion = "keep_pod", lambda *_, **__: None
-    task.patch_already_checked = task._read_pod_container_states = task._read_pod_events = lambda *_, **__: None
-    task._push_xcom_with_fan_out = lambda *_, **__: None
-    task.is_istio_enabled = lambda _: False
-    found = {}
-    for code in (1, 2, 5, 137, None):
-        state = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(exit_code=code) if code else None)
-        status = k8s.V1ContainerStatus(name="base", state=state, image="x", image_id="x", ready=False, restart_count=0)
-        pod = k8s.V1Pod(
-            metadata=k8s.V1ObjectMeta(name="pod", labels={}, annotations={}),
-            spec=k8s.V1PodSpec(containers=[]),
-            status=k8s.V1PodStatus(phase="Failed", container_statuses=[status]),
-        )
-        try:
-            task.cleanup(pod, pod)
-            found[str(code)] = "ended well"
-        except AirflowFailException:
-            found[str(code)] = "failed for good"
-        except AirflowException:
-            found[str(code)] = "tried again"
     return found
 
 
@@ -128,9 +74,8 @@ def main(dag_file: Path) -> None:
         "outlets": [item.uri for item in dag.get_task("publish").outlets],
         "refusals": refusals(dag),
         "promotions": promotions(dag),
-        "retries": retries(dag),
         "values": refused_values(dag),
-        "pods": pods(dag),
+        "pods": pods_of(dag, {}, "manual__2026-11-22T07:00:00+00:00", {"publish_model": "{{ 6 * 7 }}"}),
         "operators": all(isinstance(task, KubernetesPodOperator) for task in dag.tasks),
     }
     sys.stdout.write(json.dumps(answers, default=str))

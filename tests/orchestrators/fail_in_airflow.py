@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.cncf.kubernetes.secret import Secret
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kubernetes.client import models as k8s
 
@@ -52,6 +53,7 @@ def ended(name: str, given: dict[str, Any]) -> dict[str, Any]:
         image_pull_policy=given.get("pull_policy", "IfNotPresent"),
         node_selector=given.get("node_selector", {}),
         container_resources=resources,
+        secrets=[Secret("env", "KEY", given["secret"], "key")] if "secret" in given else [],
         schedule_timeout_seconds=2,
         startup_timeout_seconds=2,
         startup_check_interval_seconds=1,

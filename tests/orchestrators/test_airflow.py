@@ -75,16 +75,6 @@ def test_publish_is_skipped_unless_the_verdicts_promote(answers: dict[str, Any])
     assert answers["promotions"] == {"pass": "runs", "fail": "skipped", "inconclusive": "skipped"}
 
 
-def test_only_what_failed_outside_is_tried_again(answers: dict[str, Any]) -> None:
-    assert answers["retries"] == {
-        "1": "failed for good",
-        "2": "failed for good",
-        "5": "tried again",
-        "137": "tried again",
-        "None": "tried again",
-    }
-
-
 def _base(pod: dict[str, Any]) -> dict[str, Any]:
     base: dict[str, Any] = next(item for item in pod["spec"]["containers"] if item["name"] == "base")
     return base
@@ -102,20 +92,6 @@ def test_pods_hold_the_filled_in_command_and_texts_stay_texts(answers: dict[str,
     assert fetch[fetch.index("--mount") + 1] == "/mnt/{{ 6 * 7 }}"
     (variable,) = [item for item in begin["env"] if item["name"] == RECIPE_VARIABLE]
     assert json.loads(base64.urlsafe_b64decode(variable["value"]))["name"] == "demo"
-
-
-def test_pods_run_as_the_deployment_says(answers: dict[str, Any]) -> None:
-    for name, pod in answers["pods"].items():
-        spec, base = pod["spec"], _base(pod)
-        assert pod["metadata"]["namespace"] == "models"
-        assert base["resources"] == {
-            "requests": {"cpu": "2", "memory": "8Gi"},
-            "limits": {"cpu": "2", "memory": "8Gi"},
-        }
-        assert spec["nodeSelector"] == {"pool": "cpu"}
-        assert spec["tolerations"] == [{"effect": "NoSchedule", "key": "batch", "operator": "Exists"}]
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["serviceAccountName"] == ("modelmill-release" if name == "publish" else "modelmill-work")
 
 
 def test_the_signing_key_reaches_publish_alone(answers: dict[str, Any]) -> None:

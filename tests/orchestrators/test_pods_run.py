@@ -20,7 +20,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cluster import Cluster, cluster
+from cluster import Cluster
+from cluster_api import cluster
 from environments import ROOT, airflow_environment, airflow_python, asked_airflow
 from modelmill.cli.main import app
 from modelmill.core import records
@@ -30,7 +31,7 @@ from modelmill.runners.orchestrated import safe_name
 from modelmill.runners.result import RunDocument
 from podman import Podman
 from seaweed import Seaweed, seaweed
-from whole_line import make_recipe, run_in_this_process
+from whole_line import make_recipe, reproducible_digests, run_in_this_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PLANTED = "a-signing-key-that-no-one-may-see"
@@ -71,9 +72,9 @@ def secrets(podman: Podman, server: Seaweed, tmp_path_factory: pytest.TempPathFa
     name = f"modelmill-test-{os.getpid()}"
     values = {"id": server.access_key, "key": server.secret_key, "signing": PLANTED}
     data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-    file = tmp_path_factory.mktemp("secret") / "secret.yaml"
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
-    file.write_text(json.dumps(secret), "utf-8")
+    file = tmp_path_factory.mktemp("secret") / "secret.json"
+    # podman 4's form of a Kubernetes secret; later ones take the whole document.
+    file.write_text(json.dumps(data), "utf-8")
     created = podman("secret", "create", name, file)
     assert created.returncode == 0, created.stderr
     yield name
@@ -130,6 +131,7 @@ def ran(
             MODELMILL_RECIPES=str(recipes),
             MODELMILL_DEPLOYMENT=str(folder / "deployment.yaml"),
         )
+    (folder / "airflow.log").write_text(log, "utf-8")
     record = records.read_run(open_store(store), safe_name(result["run"]))
     assert record is not None
     document = RunDocument.model_validate(record.document)
@@ -150,4 +152,121 @@ def _run(home: Path, dag: str, **variables: str) -> tuple[dict[str, Any], str]:
 
 
 def test_a_run_in_pods_ends_in_the_bytes_of_the_local_runner(ran: Ran) -> None:
-    assert ran.result["state"] == "success", ran.log[-5000:]
+    assert ran.result["state"] == "success"
+    assert reproducible_digests(ran.document) == reproducible_digests(ran.local)
+    assert ran.document.bundle_digest == ran.local.bundle_digest
+    assert not any(row.cached for row in ran.document.steps)
+    assert ran.document.channel == "staging"
+
+
+def test_each_task_was_one_pod_and_none_is_left(ran: Ran) -> None:
+    assert {state for state, _ in ran.result["tasks"].values()} == {"success"}
+    assert {attempts for _, attempts in ran.result["tasks"].values()} == {1}
+    names = sorted(name.rpartition("-")[0] for name in ran.cluster.taken)
+    assert names == sorted(task.replace(".", "-") for task in ran.result["tasks"])
+    assert ran.cluster.names() == []
+
+
+def test_what_the_pods_told_is_small_and_comes_from_their_file(ran: Ran) -> None:
+    told = {task: value for task, key, value in ran.result["told"] if key == "return_value"}
+    assert set(told) == set(ran.result["tasks"])
+    assert told["decide"] == "pass"
+    assert told["finish"] == "promoted"
+    keys = {row.task: row.key for row in ran.document.steps}
+    assert {task: told[task] for task in keys} == keys
+    assert max(len(value) for _, _, value in ran.result["told"]) < 100
+
+
+def test_planted_secrets_are_in_no_pod_no_pointer_and_no_log(ran: Ran) -> None:
+    seen = {
+        "pods": json.dumps(ran.cluster.taken),
+        "containers' logs": json.dumps(ran.cluster.logs),
+        "Airflow's log": ran.log,
+        "XComs": json.dumps(ran.result["told"]),
+        "Airflow's database": (ran.home / "airflow.db").read_bytes().decode("latin-1"),
+        "Airflow's files": "".join(
+            path.read_bytes().decode("latin-1") for path in ran.home.rglob("*") if path.is_file()
+        ),
+        "the run's record": ran.document.model_dump_json(),
+    }
+    secrets = (ran.server.secret_key, PLANTED)
+    hidden = [base64.b64encode(secret.encode()).decode() for secret in secrets]
+    for place, text in seen.items():
+        # What is searched is there: each place knows the key of the trained model.
+        assert "retrain" in text, place
+        assert [secret for secret in (*secrets, *hidden) if secret in text] == [], place
+    holders = {name.rpartition("-")[0] for name, pod in ran.cluster.taken.items() if "SIGNING_KEY" in json.dumps(pod)}
+    assert holders == {"publish"}
+
+
+@pytest.fixture(scope="module")
+def small_image(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Debian and nothing else, without root."""
+    folder, tag = tmp_path_factory.mktemp("small-image"), f"localhost/modelmill-test-small:{os.getpid()}"
+    (folder / "Dockerfile").write_text(
+        f"FROM {podman.base(folder)}\nENV PATH=/usr/bin:/bin\nRUN mkdir /work && chown 10001 /work\nUSER 10001\n",
+        "utf-8",
+    )
+    built = podman("build", "-t", tag, folder)
+    assert built.returncode == 0, built.stderr
+    yield tag
+    podman("rmi", tag)
+
+
+TOUCHES = (
+    "touch /tmp/a /work/b && ! touch /etc/c 2> /dev/null && id -u && echo '{\"sum\": 1}' > /airflow/xcom/return.json"
+)
+
+
+@pytest.fixture(scope="module")
+def failed(podman: Podman, small_image: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What became of pods that go wrong each in its way, and the pods that were kept."""
+    folder = tmp_path_factory.mktemp("failing")
+    limits = {"cpu": "1", "memory": "100Mi"}
+    plain = {"image": small_image, "limits": limits, "cmds": ["true"], "on_finish_action": "keep_pod"}
+    cases: dict[str, dict[str, Any]] = {
+        "good": {**plain, "cmds": ["sh", "-c", TOUCHES]},
+        "wrong-input": {**plain, "cmds": ["sh", "-c", "echo said why; exit 2"]},
+        "outside": {**plain, "cmds": ["sh", "-c", "exit 5"]},
+        "memory": {**plain, "cmds": ["python3", "-c", "print(len(bytearray(10**9)))"]},
+        "no-image": {**plain, "image": "localhost/modelmill-none:1"},
+        "no-gpu": {**plain, "limits": {**limits, "nvidia.com/gpu": "1"}},
+        "root": {**plain, "image": podman.base(folder)},
+        "no-secret": {**plain, "secret": "modelmill-no-such-secret"},
+    }
+    (folder / "cases.json").write_text(json.dumps(cases), "utf-8")
+    script = ROOT / "tests" / "orchestrators" / "fail_in_airflow.py"
+    with cluster(podman, folder / "cluster", {"pool": "cpu"}) as (pods, kubeconfig):
+        environment = airflow_environment(folder / "airflow", KUBECONFIG=str(kubeconfig))
+        found, _ = asked_airflow(script, folder / "cases.json", environment=environment)
+        found["kept"] = sorted(name.rpartition("-")[0] for name in pods.names())
+    return {**found, "logs": pods.logs}
+
+
+def test_a_pod_writes_its_folders_alone_and_tells_what_its_file_holds(failed: dict[str, Any]) -> None:
+    assert failed["good"]["told"] == {"sum": 1}, failed["good"]
+    (log,) = [text for name, text in failed["logs"].items() if name.startswith("good-") and name.endswith("-base")]
+    assert log == "10001\n"
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "said"),
+    [
+        ("wrong-input", "failed for good", "exit code 2"),
+        ("outside", "tried again", "exit code 5"),
+        ("memory", "tried again", "memory 100Mi; give it more"),
+        ("no-image", "tried again", "its image localhost/modelmill-none:1 is not to be had"),
+        ("no-gpu", "tried again", "Insufficient nvidia.com/gpu"),
+        ("root", "tried again", "image will run as root"),
+        ("no-secret", "tried again", "no secret with name"),
+    ],
+)
+def test_a_pod_that_fails_is_told_in_one_message(failed: dict[str, Any], case: str, kind: str, said: str) -> None:
+    assert failed[case]["kind"] == kind
+    assert said in failed[case]["said"]
+    assert failed[case]["said"].startswith(case)
+    assert "\n" not in failed[case]["said"].strip()
+
+
+def test_pods_that_never_started_are_not_left_to_start_later(failed: dict[str, Any]) -> None:
+    assert failed["kept"] == ["good", "memory", "outside", "wrong-input"]

@@ -123,8 +123,9 @@ def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -
             operator = _operator(container, described, deployment, asset)
         else:
             if container.lane not in lanes:
-                # Task ids stay those of the line, which names the lane itself.
-                lanes[container.lane] = TaskGroup(f"lane-{container.lane}", prefix_group_id=False)
+                # Task ids stay those of the line, which names the lane itself; a group's id may hold no dot.
+                group = f"lane-{container.lane.replace('.', '__')}"
+                lanes[container.lane] = TaskGroup(group, group_display_name=container.lane, prefix_group_id=False)
             with lanes[container.lane]:
                 operator = _operator(container, described, deployment, asset)
         made[container.id] = operator

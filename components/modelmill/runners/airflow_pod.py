@@ -152,8 +152,8 @@ def failure(pod: Any, container: str) -> Failure:
     if state and state.waiting and state.waiting.reason not in {None, "ContainerCreating", "PodInitializing"}:
         return _of_waiting(state.waiting, pod, container)
     if status.reason or ended:
-        told = ": ".join(text for text in (status.reason or "failed", status.message) if text)
-        return Failure(f"was ended by Kubernetes before its step was ({told})", again=True, ended=ended)
+        what = f"was ended by Kubernetes before its step was ({_told(status) or 'no reason given'})"
+        return Failure(what, again=True, ended=ended)
     unscheduled = next(
         (item for item in status.conditions or [] if item.type == "PodScheduled" and item.status != "True"), None
     )
@@ -170,22 +170,23 @@ def failure(pod: Any, container: str) -> Failure:
 
 
 def _of_code(end: Any, pod: Any, container: str) -> Failure:
-    if end.reason == "OOMKilled" or end.exit_code == KILLED + 9:
+    code = end.exit_code
+    if end.reason == "OOMKilled" or code == KILLED + 9:
         what = (
-            f"was killed with exit code {end.exit_code}, most likely for want of memory: it has "
-            f"{_limits(pod, container)}; give it more by steps.NAME.resources.memory in the deployment"
+            f"was killed, with exit code {code}, most likely for want of memory: it has {_limits(pod, container)}; "
+            "give it more by steps.NAME.resources.memory in the deployment"
         )
-    elif end.exit_code > KILLED:
-        what = f"was killed by signal {end.exit_code - KILLED}"
-    elif end.exit_code == OUTSIDE:
-        what = f"ended with exit code {OUTSIDE}: something outside failed; its log says what"
-    else:
-        what = f"ended with exit code {end.exit_code}, and another attempt would, too: its log says why"
-    return Failure(what, again=end.exit_code == OUTSIDE or end.exit_code > KILLED, ended=True)
+        return Failure(what, again=True, ended=True)
+    if code > KILLED:
+        return Failure(f"was killed by signal {code - KILLED}", again=True, ended=True)
+    if code == OUTSIDE:
+        return Failure(f"ended with exit code {code}: something outside failed; its log says what", True, True)
+    what = f"ended with exit code {code}, and another attempt would, too: its log says why"
+    return Failure(what, again=False, ended=True)
 
 
 def _of_waiting(waiting: Any, pod: Any, container: str) -> Failure:
-    told = ": ".join(text for text in (waiting.reason, waiting.message) if text)
+    told = _told(waiting)
     if "Image" in waiting.reason:
         image = _step(pod, container).image
         what = f"could not start, for its image {image} is not to be had ({told}): check the deployment's images"
@@ -193,6 +194,11 @@ def _of_waiting(waiting: Any, pod: Any, container: str) -> Failure:
         return Failure(what, again=again, ended=False)
     what = f"could not start ({told}): check the secrets and the image that the deployment names"
     return Failure(what, again=True, ended=False)
+
+
+def _told(state: Any) -> str:
+    """Reason and message on one line."""
+    return " ".join(": ".join(text for text in (state.reason, state.message) if text).split())
 
 
 def _limits(pod: Any, container: str) -> str:
