@@ -66,9 +66,10 @@ class Deployment(Closed):
         description="directories that file: sources may lie in; left out, any may be read (one machine, one user)",
     )
     namespace: str = Field("modelmill", description="the Kubernetes namespace of the steps' pods")
-    images: dict[str, str] = Field(
+    images: dict[Annotated[str, Field(pattern="^(cpu|gpu|light)$")], str] = Field(
         default_factory=lambda: {"cpu": "modelmill-cpu:0.1.0", "gpu": "modelmill-gpu:0.1.0"},
-        description="device → container image",
+        description="device → container image; light, where it is given, for the tasks that need no "
+        "framework (begin, gate, decide, publish, finish), in place of cpu",
     )
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     pools: dict[str, Pool] = Field(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from modelmill.core.contract import Zone
 from modelmill.core.errors import DeploymentError
-from modelmill.deployment import Pool, Resources, SecretEnv
+from modelmill.deployment import Deployment, Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand
 from modelmill.runners.parameters import Parameter, encoded, parameters_of
 
@@ -157,6 +157,7 @@ def _task(job: Job, task: Task) -> Container:
         step=task.contract.id,
         lane=task.target.name if task.target else None,
         device=task.target.device.value if task.target and _on_device(task) else "cpu",
+        light=task.contract.light,
         only_if_promoted=task.node.requires_verdicts,
         zone=task.contract.zone,
     )
@@ -188,6 +189,7 @@ def _container(
     step: str | None = None,
     lane: str | None = None,
     device: str = "cpu",
+    light: bool = True,
     env: Mapping[str, str] | None = None,
     only_if_promoted: bool = False,
     always: bool = False,
@@ -216,7 +218,7 @@ def _container(
         id=id,
         title=title,
         lane=lane,
-        image=(own.image if own else None) or deployment.images[device],
+        image=(own.image if own else None) or _image(deployment, device, light=light),
         arguments=whole,
         env={**deployment.env, **(env or {})},
         secrets=[*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])],
@@ -232,3 +234,9 @@ def _container(
         pull_policy=deployment.pull_policy,
         service_account=deployment.service_accounts[zone],
     )
+
+
+def _image(deployment: Deployment, device: str, *, light: bool) -> str:
+    """The device's image; the light one for what runs there, where the deployment has it."""
+    usual = deployment.images[device]
+    return deployment.images.get("light", usual) if light and device == "cpu" else usual
