@@ -14,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "localhost/modelmill-test-base:bookworm"
 CPU = "localhost/modelmill-cpu:test"
+LIGHT = "localhost/modelmill-light:test"
+TIME = "--timestamp=315532800"
+"""The time of all files, as `make images` has it."""
 _CONF = """
 [containers]
 default_ulimits = ["nofile=16384:16384", "nproc=32768:32768"]
@@ -56,9 +59,9 @@ class Podman:
             (folder / "base.tar").unlink()
         return BASE
 
-    def build(self, dockerfile: Path, tag: str, base: str) -> str:
+    def build(self, dockerfile: Path, tag: str, base: str, *options: str) -> str:
         """An image; pip inside finds packages where pip on this machine does."""
-        arguments: list[str | Path] = ["--network=host", "--build-arg", f"BASE_IMAGE={base}"]
+        arguments: list[str | Path] = ["--network=host", "--build-arg", f"BASE_IMAGE={base}", *options]
         for certificates in _of_pip("cert")[:1]:
             arguments += ["-v", f"{certificates}:/run/build-ca.crt:ro", "--build-arg", "PIP_CERT=/run/build-ca.crt"]
         wheels = [path for path in _of_pip("find-links") if Path(path).is_dir()]

@@ -18,7 +18,7 @@ from modelmill.line import Job
 from modelmill.runners.containers import Container, describe
 from modelmill.runners.result import RunDocument
 from orchestrate import orchestrate
-from podman import CPU, ROOT, Podman, require_podman
+from podman import CPU, LIGHT, ROOT, TIME, Podman, require_podman
 from whole_line import make_recipe, reproducible_digests, run_in_this_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -26,10 +26,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    """podman, and the image built from the working tree."""
+    """podman, and the images built from the working tree."""
     folder = tmp_path_factory.mktemp("podman")
     found = require_podman(folder)
     found.build(ROOT / "images" / "cpu" / "Dockerfile", CPU, found.base(folder))
+    found.build(ROOT / "images" / "light" / "Dockerfile", LIGHT, found.base(folder), TIME)
     return found
 
 
@@ -45,7 +46,7 @@ def test_the_image_is_lean_and_runs_as_nobody(podman: Podman) -> None:
     assert config["Labels"]["org.opencontainers.image.version"] == "0.1.0"
 
 
-def test_the_line_in_containers_ends_in_the_bytes_of_the_local_runner(podman: Podman, tmp_path: Path) -> None:
+def test_the_line_in_confined_containers_ends_in_the_bytes_of_the_local_runner(podman: Podman, tmp_path: Path) -> None:
     make_recipe(tmp_path)
     path = tmp_path / "recipe.yaml"
     value = yaml.safe_load(path.read_text("utf-8"))
@@ -62,11 +63,12 @@ def test_the_line_in_containers_ends_in_the_bytes_of_the_local_runner(podman: Po
 
     def execute(container: Container, arguments: list[str]) -> str | None:
         variables = [item for name, text in container.env.items() for item in ("--env", f"{name}={text}")]
-        mounts = ["-v", f"{tmp_path}:{tmp_path}:ro", "-v", f"{shared}:{shared}"]
-        ended = podman("run", "--rm", "--network=none", *mounts, *variables, container.image, *arguments)
+        mounts = ["-v", f"{tmp_path}:{tmp_path}:ro", "-v", f"{shared}:{shared}", "--tmpfs=/tmp", "--tmpfs=/work"]
+        confined = ["--network=none", "--read-only", "--user=123456:0", "--cap-drop=all"]
+        ended = podman("run", "--rm", *confined, *mounts, *variables, container.image, *arguments)
         return None if ended.returncode == 0 else ended.stderr
 
-    deployment = Deployment(store=str(store), mounts=[str(tmp_path)], images={"cpu": CPU})
+    deployment = Deployment(store=str(store), mounts=[str(tmp_path)], images={"cpu": CPU, "light": LIGHT})
     described = describe(Job(recipes.load(path), deployment))
     found = orchestrate(described, shared, "containers", execute=execute)
     assert found.errors == {}
@@ -75,6 +77,6 @@ def test_the_line_in_containers_ends_in_the_bytes_of_the_local_runner(podman: Po
     assert record is not None
     document = RunDocument.model_validate(record.document)
     local = run_in_this_process(path, LocalStore(tmp_path / "local"))
-    assert os.geteuid() != 10001
+    assert os.geteuid() != 123456
     assert reproducible_digests(document) == reproducible_digests(local)
     assert document.bundle_digest == local.bundle_digest
