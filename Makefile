@@ -18,6 +18,10 @@ AIRFLOW_VENV ?= .venv-airflow
 AIRFLOW_LOCK := requirements/airflow.txt
 AIRFLOW_INSTALLED := $(AIRFLOW_VENV)/.installed
 IMAGE_LOCK := images/cpu/requirements.txt
+LIGHT_LOCK := images/light/requirements.txt
+GPU_LOCK := images/gpu/requirements.txt
+# What pip reads for the GPU lock, whose torch is the one on PyPI: no configuration that offers a CPU build.
+GPU_PIP_CONFIG ?= /dev/null
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # The tests start hundreds of processes, and each would compile the package's own source again.
@@ -25,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: help install install-airflow demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
-	lint-docs format docs pipelines lock clean clean-all
+	lint-docs lint-images format docs pipelines lock images image-sizes clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -52,7 +56,7 @@ test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the sweeps of mi
 figures: $(INSTALLED) system-packages ## measure what the README states, on a quiet machine: the better part of an hour
 	$(BIN)/python -m pytest -m figures -s $(PYTEST_ARGS)
 
-lint: lint-style lint-format lint-types lint-imports lint-docs ## every check that reads the source and runs none of it
+lint: lint-style lint-format lint-types lint-imports lint-docs lint-images ## every check that reads the source and runs none of it
 
 lint-style: $(INSTALLED)
 	$(BIN)/ruff check
@@ -68,6 +72,9 @@ lint-imports: $(INSTALLED)
 
 lint-docs: $(INSTALLED)
 	$(BIN)/python -m modelmill.cli.docs --check
+
+lint-images: $(INSTALLED)
+	$(BIN)/hadolint images/*/Dockerfile
 
 format: $(INSTALLED) ## let ruff mend and lay out the source
 	$(BIN)/ruff check --fix
@@ -89,9 +96,48 @@ lock: | $(LOCKED) ## resolve pyproject.toml into requirements/ and images/ (LOCK
 	$(COMPILE) --extra ml --extra s3 --extra demo --extra dev --extra kubeflow --output-file $(LOCK) pyproject.toml
 	$(COMPILE) --extra airflow --extra s3 --output-file $(AIRFLOW_LOCK) pyproject.toml
 	$(COMPILE) --extra ml --extra s3 --output-file $(IMAGE_LOCK) pyproject.toml
-	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(IMAGE_LOCK); then \
+	$(COMPILE) --extra s3 --constraint $(IMAGE_LOCK) --output-file $(LIGHT_LOCK) pyproject.toml
+	@sed -nE 's/^([a-z0-9._-]+==[^ ]+).*/\1/p' $(IMAGE_LOCK) | sed '/^torch==/d' > $(VENV)/shared.txt
+	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=$(GPU_PIP_CONFIG) $(COMPILE) \
+		--extra gpu --extra s3 --constraint $(VENV)/shared.txt --output-file $(GPU_LOCK) pyproject.toml
+	@sed -i '/^    #   -c /d' $(LIGHT_LOCK) $(GPU_LOCK)
+	@if grep -nE '\+cpu|://| @ ' $(GPU_LOCK); then \
+		echo "make lock: the GPU lock names a CPU build or an address: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
+	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(IMAGE_LOCK) $(LIGHT_LOCK); then \
 		echo "make lock: a lock names a CUDA package or an address, so it is not what this project installs." >&2; \
 		echo "  Let pip find a CPU build of torch first: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
+
+# podman or docker, whichever is there. Labels are not given as build arguments, which the Dockerfiles take as well:
+# podman 4.3 finds an old label in its cache where nothing but an argument has changed.
+# One time for all files, 1980, the first that a zip file can hold: with podman the same lock gives the same layers.
+ENGINE ?= $(firstword $(notdir $(shell command -v podman docker)))
+IMAGES ?= light cpu
+IMAGE_PREFIX ?= modelmill-
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION ?= $(shell git describe --always --abbrev=40 --dirty --exclude '*' 2>/dev/null || echo unknown)
+# A remote's address may hold a token.
+SOURCE ?= $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|://[^@/]*@|://|' | grep . || echo unknown)
+BASE_IMAGE ?=
+CERT ?=
+PIP_CONF ?=
+BUILD_ARGS ?=
+comma := ,
+
+images: ## build IMAGES="light cpu gpu" (ENGINE=, BASE_IMAGE=, VERSION=, CERT=, PIP_CONF=: images/README.md)
+	@test -n "$(ENGINE)" || { echo "make images: this needs podman or docker: apt install podman, or name one with ENGINE=..." >&2; exit 2; }
+	@set -e; for image in $(IMAGES); do \
+		$(ENGINE) build --file images/$$image/Dockerfile --tag $(IMAGE_PREFIX)$$image:$(VERSION) \
+			$(if $(findstring podman,$(ENGINE)),--timestamp 315532800) \
+			$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+			$(if $(CERT),--secret id=certificates$(comma)src=$(CERT) --build-arg PIP_CERT=/run/build-ca.crt) \
+			$(if $(PIP_CONF),--secret id=pip_conf$(comma)src=$(PIP_CONF)) \
+			--label org.opencontainers.image.version=$(VERSION) --label org.opencontainers.image.revision=$(REVISION) \
+			--label org.opencontainers.image.source=$(SOURCE) \
+			$(BUILD_ARGS) .; \
+	done
+
+image-sizes: ## measure the built IMAGES and write the table of images/README.md
+	@python3 images/measure.py --engine "$(ENGINE)" $(foreach image,$(IMAGES),$(image)=$(IMAGE_PREFIX)$(image):$(VERSION))
 
 clean: ## remove caches and builds; .venv/ and .modelmill/ stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/e2e/screenshots

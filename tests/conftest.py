@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from podman import Podman, require_podman
+from podman import CPU, LIGHT, Podman, require_podman
 from small_models import make_checkpoint
 from tiny_artifacts import export_checkpoint, quantize_graph
 
@@ -52,4 +52,10 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
 @pytest.fixture(scope="session")
 def cpu_image(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The CPU image of the working tree: built once, and again when its source has changed (minutes)."""
-    return podman.cpu_image(tmp_path_factory.mktemp("cpu-image"))
+    return podman.image(CPU, tmp_path_factory.mktemp("cpu-image"))
+
+
+@pytest.fixture(scope="session")
+def light_image(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The light image of the working tree."""
+    return podman.image(LIGHT, tmp_path_factory.mktemp("light-image"))

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "localhost/modelmill-test-base:bookworm"
-_SOURCE = ("images/cpu", "components/modelmill")
+TIME = "--timestamp=315532800"
+"""The time of all files, as `make images` has it."""
 _CONF = """
 [containers]
 default_ulimits = ["nofile=16384:16384", "nproc=32768:32768"]
@@ -25,17 +26,17 @@ events_logger = "file"
 """
 
 
-def _digest_of_source() -> str:
-    """What the CPU image is made of; the same files give the same twelve digits."""
+def _tag(image: str) -> str:
+    """A tag of its own for every state of an image's source: an image is never taken for that of another state."""
     digest = hashlib.sha256()
-    for file in sorted(path for folder in _SOURCE for path in (ROOT / folder).rglob("*") if path.is_file()):
+    folders = (ROOT / "images" / image, ROOT / "components" / "modelmill")
+    for file in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
         if "__pycache__" not in file.parts:
             digest.update(f"{file.relative_to(ROOT)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:12]
+    return f"localhost/modelmill-{image}:test-{digest.hexdigest()[:12]}"
 
 
-CPU = f"localhost/modelmill-cpu:test-{_digest_of_source()}"
-"""The CPU image's tag, of its own for every state of the source: an image is never taken for that of another state."""
+CPU, LIGHT = _tag("cpu"), _tag("light")
 
 
 class Podman:
@@ -77,15 +78,16 @@ class Podman:
             (folder / "base.tar").unlink()
         return BASE
 
-    def cpu_image(self, folder: Path) -> str:
-        """The CPU image of this source; built unless it is there."""
-        if self("image", "exists", CPU).returncode != 0:
-            self.build(ROOT / "images" / "cpu" / "Dockerfile", CPU, self.base(folder))
-        return CPU
+    def image(self, tag: str, folder: Path) -> str:
+        """`CPU` or `LIGHT`: built unless it is there."""
+        if self("image", "exists", tag).returncode != 0:
+            name = tag.removeprefix("localhost/modelmill-").split(":")[0]
+            self.build(ROOT / "images" / name / "Dockerfile", tag, self.base(folder), TIME)
+        return tag
 
-    def build(self, dockerfile: Path, tag: str, base: str) -> str:
+    def build(self, dockerfile: Path, tag: str, base: str, *options: str) -> str:
         """An image; pip inside finds packages where pip on this machine does."""
-        arguments: list[str | Path] = ["--network=host", "--build-arg", f"BASE_IMAGE={base}"]
+        arguments: list[str | Path] = ["--network=host", "--build-arg", f"BASE_IMAGE={base}", *options]
         for certificates in _of_pip("cert")[:1]:
             arguments += ["-v", f"{certificates}:/run/build-ca.crt:ro", "--build-arg", "PIP_CERT=/run/build-ca.crt"]
         wheels = [path for path in _of_pip("find-links") if Path(path).is_dir()]

@@ -79,9 +79,10 @@ class Deployment(Closed):
         Backend.KUBERNETES, description="whether a DAG's tasks are pods, or containers on the machine of its worker"
     )
     namespace: str = Field("modelmill", description="the Kubernetes namespace of the steps' pods")
-    images: dict[str, str] = Field(
+    images: dict[Annotated[str, Field(pattern="^(cpu|gpu|light)$")], str] = Field(
         default_factory=lambda: {"cpu": "modelmill-cpu:0.1.0", "gpu": "modelmill-gpu:0.1.0"},
-        description="device → container image",
+        description="device → container image; light, where it is given, for the tasks that need no "
+        "framework (begin, gate, decide, publish, finish), in place of cpu",
     )
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     pools: dict[str, Pool] = Field(

@@ -55,7 +55,7 @@ def test_containers_on_a_local_store_need_no_network_no_root_and_write_their_fol
         mounts = ["-v", f"{tmp_path}:{tmp_path}:ro", "-v", f"{shared}:{shared}"]
         folders = [item for path in WRITABLE.values() for item in ("--tmpfs", f"{path}:mode=1777")]
         ended = podman(
-            "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", *folders, *mounts, *variables,
+            "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--user=123456:0", *folders, *mounts, *variables,
             container.image, *arguments,
         )  # fmt: skip
         return None if ended.returncode == 0 else ended.stderr
@@ -63,5 +63,5 @@ def test_containers_on_a_local_store_need_no_network_no_root_and_write_their_fol
     deployment = Deployment(store=str(shared / "store"), mounts=[str(tmp_path)], images={"cpu": cpu_image})
     found = orchestrate(describe(Job(recipes.load(path), deployment)), shared, "containers", execute=execute)
     assert set(found.pointers) == {"begin", "fetch"}, found.errors
-    assert os.geteuid() != 10001
-    assert {file.stat().st_uid for file in (shared / "store").rglob("*")} == {10001}
+    assert os.geteuid() != 123456
+    assert {file.stat().st_uid for file in (shared / "store").rglob("*")} == {123456}

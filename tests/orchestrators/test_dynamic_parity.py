@@ -66,11 +66,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(cpu_image: str, light_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A recipe of one lane in a folder of its own, sources relative to it."""
     folder = tmp_path_factory.mktemp("dynamic")
     make_recipe(folder)
-    deployment = Deployment(images={"cpu": cpu_image})
+    deployment = Deployment(images={"cpu": cpu_image, "light": light_image})
     (folder / "deployment.yaml").write_text(yaml.safe_dump(deployment.model_dump(mode="json")), "utf-8")
     with seaweed(folder / "weed") as server:
         yield Place(folder, server)

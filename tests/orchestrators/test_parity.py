@@ -25,6 +25,7 @@ pytest.importorskip("kfp")
 
 DEPLOYMENT = {
     "store": "s3://models/line",
+    "images": {"cpu": "registry.example/modelmill-cpu:1", "light": "registry.example/modelmill-light:1"},
     "mounts": ["/data", "/mnt/{{ braces }}"],
     "pools": {"cpu": {"node_selector": {"pool": "cpu"}, "tolerations": [{"key": "batch", "effect": "NoSchedule"}]}},
     "resources": {"cpu": "2", "memory": "6Gi"},

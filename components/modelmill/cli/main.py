@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -42,8 +44,16 @@ def _options(
     """Options before the command."""
 
 
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; an error that a user can mend is one message and an exit code."""
+    if os.getpid() == 1:
+        # The kernel has no default action for the first process of a container: unanswered, SIGTERM does nothing, and
+        # whoever stops the container or its pod waits out the grace period and kills it.
+        signal.signal(signal.SIGTERM, _end)
     try:
         app()
     except ModelmillError as error:

@@ -147,6 +147,8 @@ class StepContract:
         effect: ``module:name`` of ``effect(store, outputs, settings, progress) -> Report``, what the step does in the
             store besides its outputs (directories and digests by port are in ``outputs``); done in every run, cached
             or not, so it is idempotent; or None.
+        light: Whether it runs where only the package's base and the store's client are installed: in the light image,
+            in which no framework can do harm and which starts soonest.
     """
 
     name: str
@@ -163,6 +165,7 @@ class StepContract:
     zone: Zone = Zone.UNTRUSTED
     resolve: str | None = None
     effect: str | None = None
+    light: bool = False
 
     @property
     def id(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from modelmill.core.contract import Zone
 from modelmill.core.errors import DeploymentError
-from modelmill.deployment import Pool, Resources, SecretEnv
+from modelmill.deployment import Deployment, Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand
 from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
 
@@ -168,6 +168,7 @@ def _task(job: Job, task: Task) -> Container:
         step=task.contract.id,
         lane=task.target.name if task.target else None,
         device=task.target.device.value if task.target and _on_device(task) else "cpu",
+        light=task.contract.light,
         only_if_promoted=task.node.requires_verdicts,
         zone=task.contract.zone,
     )
@@ -199,6 +200,7 @@ def _container(
     step: str | None = None,
     lane: str | None = None,
     device: str = "cpu",
+    light: bool = True,
     env: Mapping[str, str] | None = None,
     only_if_promoted: bool = False,
     always: bool = False,
@@ -229,7 +231,7 @@ def _container(
         id=id,
         title=title,
         lane=lane,
-        image=(own.image if own else None) or deployment.images[device],
+        image=(own.image if own else None) or _image(deployment, device, light=light),
         arguments=whole,
         env={**deployment.env, **(env or {})},
         secrets=list({item.name: item for item in secrets}.values()),
@@ -246,3 +248,9 @@ def _container(
         service_account=deployment.service_accounts[zone],
         labels={STEP_LABEL: step or id, ZONE_LABEL: zone.value},
     )
+
+
+def _image(deployment: Deployment, device: str, *, light: bool) -> str:
+    """The device's image; the light one for what runs there, where the deployment has it."""
+    usual = deployment.images[device]
+    return deployment.images.get("light", usual) if light and device == "cpu" else usual

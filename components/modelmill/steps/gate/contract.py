@@ -61,5 +61,6 @@ STEP = StepContract(
     settings=Settings,
     function="modelmill.steps.gate.run:run",
     kind=Kind.MEASURED,
+    light=True,
 )
 PARTS = (STEP,)

@@ -47,6 +47,7 @@ STEP = StepContract(
     settings=Settings,
     function="modelmill.steps.publish.run:run",
     kind=Kind.MEASURED,
+    light=True,
     zone=Zone.RELEASE,
     effect="modelmill.steps.publish.promote:promote",
 )
