@@ -6,6 +6,7 @@ with marks (``<!-- generated: NAME -->`` … ``<!-- /generated -->``) is filled 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from modelmill.cli.recipes import starter
 from modelmill.core.contract import StepContract
 from modelmill.deployment import Deployment
 from modelmill.line import LINE, Scope
+from modelmill.runners.components import DECISION, component_of
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "components" / "modelmill"
@@ -75,6 +77,39 @@ def contract_tables(contracts: list[StepContract]) -> str:
             f"{_table(['', 'port', 'type', 'holds'], ports)}\n\n"
         )
         parts.append(text + _fields(contract.settings.model_json_schema()))
+    return "\n\n".join(parts)
+
+
+def component_tables(contracts: list[StepContract]) -> str:
+    """What a step takes and makes in a pipeline of somebody's own."""
+    parts = []
+    for contract in contracts:
+        found = component_of(contract)
+        title = f"### `{found.name}`\n\n" if len(contracts) > 1 else ""
+        artifacts = [
+            [direction, f"`{item.name}`", item.type, item.description]
+            for direction, items in (("in", found.inputs), ("out", found.outputs))
+            for item in items
+        ]
+        if found.decides:
+            artifacts.append(["out", f"`{DECISION}`", "String", "pass, fail or inconclusive: a condition takes it"])
+        parameters = [
+            [
+                f"`{item.name}`",
+                item.type,
+                "required" if item.required else "–" if item.default is None else f"`{json.dumps(item.default)}`",
+                item.description,
+            ]
+            for item in found.parameters
+        ]
+        parts.append(
+            f"{title}`from modelmill.kubeflow import {found.name}`, or component"
+            f"{'-' + contract.part if contract.part else ''}.yaml. Without Kubeflow:"
+            f" `modelmill component {contract.id}` with `--input`, `--output` and `--set`.\n\n"
+            + _table(["", "artifact", "type", "holds"], artifacts)
+            + "\n\n"
+            + _table(["parameter", "type", "default", "meaning"], parameters)
+        )
     return "\n\n".join(parts)
 
 
@@ -169,12 +204,15 @@ def documents() -> Iterator[tuple[Path, Callable[[str], str]]]:
     for name in dict.fromkeys(node.contract.name for node in LINE):
         contracts = [node.contract for node in LINE if node.contract.name == name]
         path = SOURCE / "steps" / name.replace("-", "_") / "README.md"
-        yield path, lambda text, contracts=contracts: _filled(text, contract_tables(contracts))  # type: ignore[misc]
+        tables = {"contract": contract_tables(contracts), "component": component_tables(contracts)}
+        yield path, lambda text, tables=tables: _filled(text, tables)  # type: ignore[misc]
 
 
-def _filled(text: str, content: str) -> str:
-    marks = re.compile(r"(<!-- generated: contract -->\n).*?(<!-- /generated -->)", re.DOTALL)
-    return marks.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+def _filled(text: str, tables: dict[str, str]) -> str:
+    for name, content in tables.items():
+        marks = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- /generated -->)", re.DOTALL)
+        text = marks.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
+    return text
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import modelmill
-from modelmill.cli import artifacts, history, orchestration, recipes, registry, running, storage
+from modelmill.cli import artifacts, components, history, orchestration, recipes, registry, running, storage
 from modelmill.core.errors import ModelmillError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (recipes, running, orchestration, history, artifacts, storage):
+for group in (recipes, running, components, orchestration, history, artifacts, storage):
     group.add_to(app)
 app.add_typer(history.runs_app, name="runs")
 app.add_typer(registry.channel_app, name="channel")
