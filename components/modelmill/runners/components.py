@@ -10,7 +10,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -71,7 +71,8 @@ class Parameter:
         default: The contract's; None where it is left out.
         description: For people.
         number: Whether a text that is a number is meant as one.
-        only_for: The alternatives that have it; empty for all.
+        chooser: The parameter that chooses among alternatives of which some have this one; empty where all have it.
+        only_for: The alternatives that have it.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Parameter:
     default: JSON
     description: str
     number: bool = False
+    chooser: str = ""
     only_for: tuple[str, ...] = ()
 
 
@@ -162,12 +164,16 @@ def settings_of(component: Component, given: Mapping[str, JSON]) -> Closed:
     nested: dict[str, Any] = {}
     for item in component.parameters:
         value = given.get(item.name)
-        if not item.path or value is None or not _applies(item, value, given):
+        if not item.path or not _applies(item, value, given):
             continue
+        if value is None and item.required:
+            what = f"the step {component.contract.id} needs the parameter {item.name}: {item.description}"
+            raise UsageError(what, where=item.name, fix="give it a value")
         at = nested
         for part in item.path[:-1]:
             at = at.setdefault(part, {})
-        at[item.path[-1]] = _number(value) if item.number else value
+        if value is not None:
+            at[item.path[-1]] = _number(value) if item.number else value
     where = f"parameters of {component.contract.id}"
     return validate(component.contract.settings, nested, where, UsageError)
 
@@ -190,14 +196,13 @@ def parsed(component: Component, name: str, text: str) -> JSON:
 
 def _applies(item: Parameter, value: JSON, given: Mapping[str, JSON]) -> bool:
     """Whether a parameter belongs to the alternative that is chosen; kfp passes the defaults of all."""
-    if not item.only_for:
+    chosen = given.get(item.chooser)
+    if not item.chooser or chosen in item.only_for:
         return True
-    chooser = next(name for name in given if name == f"{'_'.join(item.path[:-1])}_method")
-    if given[chooser] in item.only_for:
-        return True
-    if value != item.default:
-        what = f"{item.name} is set, and {chooser} is {given[chooser]!r}, which has no such setting"
-        raise UsageError(what, where=item.name, fix=f"leave it out, or set {chooser} to {' or '.join(item.only_for)}")
+    if value is not None and value != item.default:
+        what = f"{item.name} is set, and {item.chooser} is {chosen!r}, which has no such setting"
+        fix = f"leave it out, or set {item.chooser} to {' or '.join(item.only_for)}"
+        raise UsageError(what, where=item.name, fix=fix)
     return False
 
 
@@ -208,11 +213,11 @@ def _number(value: JSON) -> JSON:
         return value
 
 
-def _below(model: type[BaseModel], path: tuple[str, ...], only_for: tuple[str, ...] = ()) -> list[Parameter]:
-    return [found for name, info in model.model_fields.items() for found in _of((*path, name), info, only_for)]
+def _below(model: type[BaseModel], path: tuple[str, ...]) -> list[Parameter]:
+    return [found for name, info in model.model_fields.items() for found in _of((*path, name), info)]
 
 
-def _of(path: tuple[str, ...], info: FieldInfo, only_for: tuple[str, ...]) -> list[Parameter]:
+def _of(path: tuple[str, ...], info: FieldInfo) -> list[Parameter]:
     alternatives = _alternatives(info.annotation)
     members = [item for item in alternatives if isinstance(item, type) and issubclass(item, BaseModel)]
     if info.discriminator:
@@ -227,19 +232,20 @@ def _of(path: tuple[str, ...], info: FieldInfo, only_for: tuple[str, ...]) -> li
     if kind == "String" and default is not None:
         default = str(default)
     name, words = "_".join(path), info.description or ""
-    return [Parameter(name, path, kind, required, default, words, number, only_for)]
+    return [Parameter(name, path, kind, required, default, words, number)]
 
 
 def _tagged(path: tuple[str, ...], tag: str, members: list[type[BaseModel]]) -> list[Parameter]:
     """The parameters of all alternatives, and the one that chooses among them."""
     tags = {get_args(member.model_fields[tag].annotation)[0]: member for member in members}
     words = ", or ".join(f"{name} ({_clause(member)})" for name, member in tags.items())
-    found = {"": Parameter("_".join((*path, tag)), (*path, tag), "String", True, None, words)}
+    chooser = Parameter("_".join((*path, tag)), (*path, tag), "String", True, None, words)
+    found = {chooser.name: chooser}
     for name, member in tags.items():
-        for item in _below(member, path, (name,)):
-            if item.path[-1] != tag:
+        for item in _below(member, path):
+            if item.name != chooser.name:
                 both = found[item.name].only_for if item.name in found else ()
-                found[item.name] = Parameter(**{**vars(item), "only_for": (*both, name)})
+                found[item.name] = replace(item, chooser=chooser.name, only_for=(*both, name))
     return list(found.values())
 
 

@@ -29,6 +29,8 @@ _DOCUMENTS: Mapping[PortType, tuple[str, type[Closed] | None]] = {
     PortType.VERDICT: ("verdict.json", LaneEvidence),
 }
 """What an artifact of each type has besides its bulk. A step checks the bulk itself."""
+_ALSO: Mapping[PortType, tuple[str, ...]] = {PortType.MODEL: (PortType.BUNDLE,)}
+"""A bundle is a model artifact, too: the one at its root."""
 
 
 def digest_of_given(port: Port, directory: Path) -> str:
@@ -81,7 +83,7 @@ def _manifest(port: Port, directory: Path, wrong: type[InputError]) -> manifest.
     except ValidationError:
         what = f"the {manifest.MANIFEST} of the input {port.name} cannot be read"
         raise wrong(what, where=str(directory), fix="remove it, or give the artifact as it was written") from None
-    if said.type not in {port.type, "pushed"}:
+    if said.type not in {port.type, *_ALSO.get(port.type, ())}:
         what = f"the input {port.name} takes a {port.type.value} artifact, and this is a {said.type} artifact"
         raise wrong(what, where=str(directory), fix="connect the output that holds it")
     manifest.verify(directory, said)
