@@ -23,6 +23,9 @@ from modelmill.runners.components import (
 from modelmill.runners.executor import Executor, confusion_of, numbers_of
 from modelmill.runners.standalone import run_component
 
+MOUNTS = "mounts"
+"""The parameter that says which directories ``file:`` sources may lie in."""
+
 
 def component(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The step: fetch, evaluate-baseline, …")],
@@ -57,6 +60,9 @@ def component(
     executor = Executor(executor_input) if executor_input is not None else None
     parameters: dict[str, JSON] = dict(executor.parameters) if executor else {}
     parameters |= {key: parsed(found, key, value) for key, value in _pairs("--set", sets)}
+    if executor and any(item.name == MOUNTS for item in found.parameters):
+        # A container has files that are nobody's data: what may be read is said, not assumed.
+        parameters.setdefault(MOUNTS, [])
     where = store or parameters.pop(STORE, None)
     given = {key: Path(value) for key, value in _pairs("--input", inputs)}
     made_at = {key: Path(value) for key, value in _pairs("--output", outputs)}

@@ -5,6 +5,7 @@ Importing this module imports Airflow and its Kubernetes provider; nothing else 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -144,13 +145,13 @@ def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -
     for container in described.containers:
         asset = [_asset(recipe)] if container.only_if_promoted else []
         if container.lane is None:
-            operator = _operator(container, described, deployment, asset)
+            operator = operator_of(container, described, deployment, asset)
         else:
             if container.lane not in lanes:
                 # Task ids stay those of the line, which names the lane itself.
                 lanes[container.lane] = TaskGroup(f"lane-{container.lane}", prefix_group_id=False)
             with lanes[container.lane]:
-                operator = _operator(container, described, deployment, asset)
+                operator = operator_of(container, described, deployment, asset)
         made[container.id] = operator
         for other in made if container.always else container.after:
             if other != container.id:
@@ -164,9 +165,14 @@ def _asset(recipe: recipes.Recipe) -> Asset:
     return Asset(f"modelmill-{publish.model}-{publish.channel}", uri=f"modelmill://{publish.model}/{publish.channel}")
 
 
-def _operator(
+class Template(str):
+    """A text of a container's arguments that Airflow fills in; every other stays as it is."""
+
+
+def operator_of(
     container: Container, described: Described, deployment: Deployment, outlets: list[Asset]
 ) -> StepPodOperator:
+    """The task that runs a container, in the DAG or group that is open."""
     resources = {"cpu": container.resources.cpu, "memory": container.resources.memory}
     accelerators = (
         {container.pool.accelerator: str(container.accelerators)} if container.pool.accelerator is not None else {}
@@ -174,7 +180,7 @@ def _operator(
     return StepPodOperator(
         task_id=container.id,
         doc_md=container.title,
-        name=container.id.replace(".", "-"),
+        name=re.sub(r"[^a-z0-9-]+", "-", container.id.lower()),
         namespace=deployment.namespace,
         image=container.image,
         image_pull_policy=container.pull_policy,
@@ -257,6 +263,8 @@ def _text(argument: Argument, described: Described) -> str:
                 return RUN_NAME
             case PointerFile():
                 return XCOM_FILE
+            case Template():
+                return str(part)
             case _:
                 return _literal(part)
 

@@ -21,6 +21,8 @@ from modelmill.core.predictions import read_predictions
 
 MOST_LABELS = 100
 """Of a confusion matrix; its cells travel as one document."""
+LONGEST_WORDS = 200
+"""Signs of a fact that travels with an orchestrator's own messages."""
 
 
 class Executor:
@@ -61,15 +63,21 @@ class Executor:
         self._file.write_text(json.dumps({**told, "artifacts": artifacts}, allow_nan=False), "utf-8")
 
 
-def numbers_of(facts: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:
-    """The numbers among a step's facts, by dotted name."""
+def small_facts(facts: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:
+    """A step's numbers, words and answers by dotted name; lists and long texts are left to the store."""
     found: dict[str, JSON] = {}
     for name, value in facts.items():
         if isinstance(value, dict):
-            found |= numbers_of(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found |= small_facts(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) or (isinstance(value, str) and len(value) <= LONGEST_WORDS):
             found[prefix + name] = value
     return found
+
+
+def numbers_of(facts: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The numbers among a step's facts, by dotted name."""
+    found = small_facts(facts)
+    return {name: value for name, value in found.items() if not isinstance(value, bool | str)}
 
 
 def confusion_of(predictions: Path) -> dict[str, JSON]:
