@@ -1,6 +1,6 @@
 """A pipeline of somebody's own with one of our steps in it, run by kfp in containers."""
 
-from __future__ import annotations
+# kfp reads the annotations themselves: no `from __future__ import annotations` here.
 
 import importlib.util
 import re
@@ -66,3 +66,37 @@ def test_the_example_runs_in_containers_and_its_metrics_show(
         ["modelmill", "component", "evaluate-candidate"]
     ]
     assert re.fullmatch(r"0\.\d{3} of 60 tickets: look at it, at (card|money|account) first", run.outputs["Output"])
+
+
+def test_a_condition_takes_a_gates_decision(tmp_path: Path) -> None:
+    from kfp import compiler, dsl
+
+    from modelmill.kubeflow import gate, publish
+
+    @dsl.pipeline(name="promote")
+    def promote(uri: str, store: str) -> None:
+        one = dsl.importer(artifact_uri=uri, artifact_class=dsl.Artifact).output
+        model = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model).output
+        rows = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset).output
+        judged = gate(
+            baseline=one,
+            candidate=one,
+            measurements=one,
+            model=model,
+            rows=rows,
+            task="text-classification",
+            target="a",
+        )
+        with dsl.If(judged.outputs["decision"] == "pass"):
+            verdict = judged.outputs["verdict"]
+            publish(
+                models=model, choices=one, verdicts=verdict, store=store, model="tickets", channel="staging"
+            ).set_container_image("registry.example/modelmill-cpu:0.1.0")
+
+    compiler.Compiler().compile(promote, str(tmp_path / "promote.yaml"))
+    package = yaml.safe_load((tmp_path / "promote.yaml").read_text("utf-8"))
+    (condition,) = [task for name, task in package["root"]["dag"]["tasks"].items() if name.startswith("condition")]
+    assert condition["triggerPolicy"]["condition"].endswith("== 'pass'")
+    executors = package["deploymentSpec"]["executors"]
+    assert executors["exec-publish"]["container"]["image"] == "registry.example/modelmill-cpu:0.1.0"
+    assert executors["exec-gate"]["container"]["image"] == "modelmill-cpu:0.1.0"

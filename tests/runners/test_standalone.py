@@ -180,6 +180,16 @@ def test_wrong_parameters_are_refused_by_name(
     assert said in str(refused.value)
 
 
+def test_under_kubeflow_a_file_is_read_only_where_mounts_say(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    source = {"task": TASK, "model_source": f"file:{tmp_path / 'model'}", "data_source": f"file:{tmp_path}"}
+    with pytest.raises(InputError, match="mount"):
+        component("fetch", "--executor-input", executor_input(tmp_path, source))
+    with pytest.raises(InputError) as refused:
+        component("fetch", "--executor-input", executor_input(tmp_path, {**source, "mounts": [str(tmp_path)]}))
+    assert "mount" not in str(refused.value)
+
+
 def test_ports_and_places_are_refused_by_name(lane: Mapping[str, Path], tmp_path: Path) -> None:
     values = {"task": TASK, "target": "mine"}
     with pytest.raises(InputError, match="needs the input rows"):

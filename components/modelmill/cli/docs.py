@@ -132,7 +132,9 @@ def steps_page() -> str:
     return (
         "# The steps\n\n"
         "Written by `make docs` from `modelmill/line.py` and the contracts. Every step is run as"
-        " `modelmill step NAME --store URI --settings FILE --input PORT=DIGEST`, wherever the `ml` extra is.\n\n"
+        " `modelmill step NAME --store URI --settings FILE --input PORT=DIGEST`, wherever the `ml` extra is. In a"
+        " pipeline of your own each is a Kubeflow component (`modelmill.kubeflow`), or an Airflow task"
+        " (`modelmill.airflow.step`).\n\n"
         + _table(["step", "stands", "inputs", "outputs", "settings", "outputs are"], rows)
         + "\n"
     )

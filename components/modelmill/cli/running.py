@@ -179,16 +179,17 @@ def step(
         error = problem
         outcome = process.StepOutcome(error=process.error_document(problem))
     if pointer is not None and outcome.record is not None:
-        pointer.parent.mkdir(parents=True, exist_ok=True)
         facts = small_facts({**outcome.record.facts, **outcome.effect})
-        told = {**outcome.record.outputs, "key": outcome.key, "facts": facts}
-        pointer.write_text(json.dumps(told), "utf-8")
+        told = json.dumps({**outcome.record.outputs, "key": outcome.key, "facts": facts})
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.write_text(told, "utf-8")
+        print_text(told)
     if result is not None:
         result.write_text(outcome.model_dump_json(), "utf-8")
         if error is not None and lifeline is not None:
             # The parent reads the error from the result and says it once.
             raise typer.Exit(error.exit_code)
-    elif error is None:
+    elif error is None and pointer is None:
         print_json(outcome.model_dump(mode="json", exclude={"error"}))
     if error is not None:
         raise error
