@@ -83,7 +83,7 @@ format: $(INSTALLED) ## let ruff mend and lay out the source
 docs: $(INSTALLED) ## write the generated documents again
 	$(BIN)/python -m modelmill.cli.docs
 
-pipelines: $(INSTALLED) ## compile pipelines/recipes into pipelines/compiled
+pipelines: $(INSTALLED) ## compile pipelines/recipes into pipelines/compiled, and the steps' components
 	$(BIN)/python pipelines/build.py
 
 # The options keep this machine out of the lock: no index, no wheel directory, no path. --allow-unsafe pins

@@ -55,8 +55,8 @@ def test_containers_on_a_local_store_need_no_network_no_root_and_write_their_fol
         mounts = ["-v", f"{tmp_path}:{tmp_path}:ro", "-v", f"{shared}:{shared}"]
         folders = [item for path in WRITABLE.values() for item in ("--tmpfs", f"{path}:mode=1777")]
         ended = podman(
-            "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--user=123456:0", *folders, *mounts, *variables,
-            container.image, *arguments,
+            "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--user=123456:0",
+            *folders, *mounts, *variables, container.image, *arguments,
         )  # fmt: skip
         return None if ended.returncode == 0 else ended.stderr
 

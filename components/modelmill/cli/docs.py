@@ -6,6 +6,7 @@ with marks (``<!-- generated: NAME -->`` … ``<!-- /generated -->``) is filled 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from modelmill.cli.recipes import starter
 from modelmill.core.contract import StepContract
 from modelmill.deployment import Deployment
 from modelmill.line import LINE, Scope
+from modelmill.runners.components import DECISION, component_of
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "components" / "modelmill"
@@ -80,6 +82,39 @@ def contract_tables(contracts: list[StepContract]) -> str:
     return "\n\n".join(parts)
 
 
+def component_tables(contracts: list[StepContract]) -> str:
+    """What a step takes and makes in a pipeline of somebody's own."""
+    parts = []
+    for contract in contracts:
+        found = component_of(contract)
+        title = f"### `{found.name}`\n\n" if len(contracts) > 1 else ""
+        artifacts = [
+            [direction, f"`{item.name}`", item.type, item.description]
+            for direction, items in (("in", found.inputs), ("out", found.outputs))
+            for item in items
+        ]
+        if found.decides:
+            artifacts.append(["out", f"`{DECISION}`", "String", "pass, fail or inconclusive: a condition takes it"])
+        parameters = [
+            [
+                f"`{item.name}`",
+                item.type,
+                "required" if item.required else "–" if item.default is None else f"`{json.dumps(item.default)}`",
+                item.description,
+            ]
+            for item in found.parameters
+        ]
+        parts.append(
+            f"{title}`from modelmill.kubeflow import {found.name}`, or component"
+            f"{'-' + contract.part if contract.part else ''}.yaml. Without Kubeflow:"
+            f" `modelmill component {contract.id}` with `--input`, `--output` and `--set`.\n\n"
+            + _table(["", "artifact", "type", "holds"], artifacts)
+            + "\n\n"
+            + _table(["parameter", "type", "default", "meaning"], parameters)
+        )
+    return "\n\n".join(parts)
+
+
 def steps_page() -> str:
     """components/README.md: step → ports → settings → image."""
     rows = []
@@ -99,7 +134,9 @@ def steps_page() -> str:
     return (
         "# The steps\n\n"
         "Written by `make docs` from `modelmill/line.py` and the contracts. Every step is run as"
-        " `modelmill step NAME --store URI --settings FILE --input PORT=DIGEST`, wherever the `ml` extra is.\n\n"
+        " `modelmill step NAME --store URI --settings FILE --input PORT=DIGEST`, wherever the `ml` extra is. In a"
+        " pipeline of your own each is a Kubeflow component (`modelmill.kubeflow`), or an Airflow task"
+        " (`modelmill.airflow.step`).\n\n"
         + _table(["step", "stands", "inputs", "outputs", "settings", "outputs are"], rows)
         + "\n"
     )
@@ -171,9 +208,10 @@ def documents() -> Iterator[tuple[Path, Callable[[str], str]]]:
     for name in dict.fromkeys(node.contract.name for node in LINE):
         contracts = [node.contract for node in LINE if node.contract.name == name]
         path = SOURCE / "steps" / name.replace("-", "_") / "README.md"
-        yield path, lambda text, contracts=contracts: _filled(text, "contract", contract_tables(contracts))  # type: ignore[misc]
+        tables = {"contract": contract_tables(contracts), "component": component_tables(contracts)}
+        yield path, lambda text, tables=tables: _filled(text, tables)  # type: ignore[misc]
     yield CHART / "values.schema.json", chart.values_schema
-    yield CHART / "README.md", lambda text: _filled(text, "values", values_table())
+    yield CHART / "README.md", lambda text: _filled(text, {"values": values_table()})
     yield CHART / "files" / "modelmill_dag.py", lambda _: (ROOT / "dags" / "modelmill_dag.py").read_text("utf-8")
 
 
@@ -182,9 +220,11 @@ def values_table() -> str:
     return _table(["value", "default", "meaning"], chart.values_rows(CHART))
 
 
-def _filled(text: str, mark: str, content: str) -> str:
-    marks = re.compile(rf"(<!-- generated: {mark} -->\n).*?(<!-- /generated -->)", re.DOTALL)
-    return marks.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+def _filled(text: str, tables: dict[str, str]) -> str:
+    for name, content in tables.items():
+        marks = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- /generated -->)", re.DOTALL)
+        text = marks.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
+    return text
 
 
 def main() -> None:

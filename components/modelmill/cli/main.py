@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import modelmill
-from modelmill.cli import artifacts, history, orchestration, recipes, registry, running, storage
+from modelmill.cli import artifacts, components, history, orchestration, recipes, registry, running, storage
 from modelmill.core.errors import ModelmillError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (recipes, running, orchestration, history, artifacts, storage):
+for group in (recipes, running, components, orchestration, history, artifacts, storage):
     group.add_to(app)
 app.add_typer(history.runs_app, name="runs")
 app.add_typer(registry.channel_app, name="channel")

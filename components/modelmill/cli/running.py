@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +29,10 @@ from modelmill.core.store import Store
 from modelmill.core.stores import open_store
 from modelmill.line import NODES, Job
 from modelmill.runners import airflow_local, kubeflow_local, local, orchestrated, plan, process
+from modelmill.runners.containers import SETTINGS_VARIABLE
+from modelmill.runners.executor import small_facts
 from modelmill.runners.orchestrated import safe_name
+from modelmill.runners.parameters import decoded
 from modelmill.runners.result import RunDocument, warnings_of
 
 
@@ -152,7 +156,10 @@ def _inputs_of(step: str, pairs: list[str]) -> dict[str, Any]:
 
 def step(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The step: fetch, evaluate-baseline, …")],
-    settings: Annotated[Path, typer.Option("--settings", metavar="FILE", help="The step's settings as JSON.")],
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", metavar="FILE", help="The step's settings as JSON.  [default: MODELMILL_SETTINGS]"),
+    ] = None,
     store: StoreOption = None,
     inputs: Annotated[
         list[str] | None,
@@ -161,6 +168,10 @@ def step(
     result: Annotated[
         Path | None,
         typer.Option("--result", metavar="FILE", help="Where the result goes.  [default: stdout]"),
+    ] = None,
+    pointer: Annotated[
+        Path | None,
+        typer.Option("--pointer", metavar="FILE", help="Where the outputs' digests and small facts go, as JSON."),
     ] = None,
     lifeline: Annotated[int | None, typer.Option("--lifeline", hidden=True)] = None,
 ) -> None:
@@ -182,18 +193,30 @@ def step(
     except ModelmillError as problem:
         error = problem
         outcome = process.StepOutcome(error=process.error_document(problem))
+    if pointer is not None and outcome.record is not None:
+        facts = small_facts({**outcome.record.facts, **outcome.effect})
+        told = json.dumps({**outcome.record.outputs, "key": outcome.key, "facts": facts})
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.write_text(told, "utf-8")
+        print_text(told)
     if result is not None:
         result.write_text(outcome.model_dump_json(), "utf-8")
         if error is not None and lifeline is not None:
             # The parent reads the error from the result and says it once.
             raise typer.Exit(error.exit_code)
-    elif error is None:
+    elif error is None and pointer is None:
         print_json(outcome.model_dump(mode="json", exclude={"error"}))
     if error is not None:
         raise error
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        text = os.environ.get(SETTINGS_VARIABLE)
+        if text is None:
+            what = "the step has no settings"
+            raise UsageError(what, where="--settings", fix="give --settings a JSON file")
+        return decoded(text, SETTINGS_VARIABLE)
     try:
         value = json.loads(path.read_bytes())
     except OSError as problem:

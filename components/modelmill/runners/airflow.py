@@ -120,14 +120,14 @@ def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -
     for container in described.containers:
         asset = [_asset(recipe)] if container.only_if_promoted else []
         if container.lane is None:
-            operator = _operator(container, described, deployment, asset)
+            operator = operator_of(container, described, deployment, asset)
         else:
             if container.lane not in lanes:
                 # Task ids stay those of the line, which names the lane itself; a group's id may hold no dot.
                 group = f"lane-{container.lane.replace('.', '__')}"
                 lanes[container.lane] = TaskGroup(group, group_display_name=container.lane, prefix_group_id=False)
             with lanes[container.lane]:
-                operator = _operator(container, described, deployment, asset)
+                operator = operator_of(container, described, deployment, asset)
         made[container.id] = operator
         for other in made if container.always else container.after:
             if other != container.id:
@@ -141,7 +141,12 @@ def _asset(recipe: recipes.Recipe) -> Asset:
     return Asset(f"modelmill-{publish.model}-{publish.channel}", uri=f"modelmill://{publish.model}/{publish.channel}")
 
 
-def _operator(container: Container, described: Described, deployment: Deployment, outlets: list[Asset]) -> Any:
+class Template(str):
+    """A text of a container's arguments that Airflow fills in; every other stays as it is."""
+
+
+def operator_of(container: Container, described: Described, deployment: Deployment, outlets: list[Asset]) -> Any:
+    """The task that runs a container, in the DAG or group that is open."""
     shared: dict[str, Any] = {
         "task_id": container.id,
         "doc_md": container.title,
@@ -213,6 +218,8 @@ def _text(argument: Argument, described: Described, pointer_file: str) -> str:
                 return RUN_NAME
             case PointerFile():
                 return pointer_file
+            case Template():
+                return str(part)
             case _:
                 return _literal(part)
 

@@ -6,6 +6,7 @@ it holds no token for the cluster's API.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ def operator(
     accelerators = {container.pool.accelerator: str(container.accelerators)} if container.pool.accelerator else {}
     resources = {"cpu": container.resources.cpu, "memory": container.resources.memory, **accelerators}
     return StepPodOperator(
-        name=container.id.replace(".", "-"),
+        name=re.sub(r"[^a-z0-9-]+", "-", container.id.lower()),
         namespace=deployment.namespace,
         image=container.image,
         image_pull_policy=container.pull_policy,

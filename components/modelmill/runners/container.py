@@ -142,12 +142,17 @@ def _fetched(store: Store, at: str | Mapping[str, str], progress: Progress) -> P
     return {name: store.get_artifact(digest, progress) for name, digest in at.items()}
 
 
-def _stored(store: Store, directory: Path, type: str, prepared: Prepared, progress: Progress) -> str:
+def made_by(prepared: Prepared, directory: Path, type: str) -> manifest.Manifest:
+    """The manifest of an output that a prepared step wrote into ``directory``, with what made it, from what.
+
+    Raises:
+        ModelmillError: The step wrote nothing there.
+    """
     made = manifest.build(directory, type)
     if not made.files:
         what = f"the step {prepared.contract.id} ended without writing its output {directory.name}"
         raise ModelmillError(what, fix="this is a bug of the step: report it")
-    made = made.model_copy(
+    return made.model_copy(
         update={
             "made_by": {
                 "step": prepared.contract.name,
@@ -158,6 +163,10 @@ def _stored(store: Store, directory: Path, type: str, prepared: Prepared, progre
             "made_from": plain_inputs(prepared.inputs),
         }
     )
+
+
+def _stored(store: Store, directory: Path, type: str, prepared: Prepared, progress: Progress) -> str:
+    made = made_by(prepared, directory, type)
     store.put_artifact(directory, made, progress)
     shutil.rmtree(directory, ignore_errors=True)
     return made.digest

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modelmill.core.contract import Zone
+from modelmill.core.contract import Closed, StepContract, Zone
 from modelmill.core.errors import DeploymentError
 from modelmill.deployment import Deployment, Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand
@@ -18,6 +18,8 @@ from modelmill.runners.parameters import Parameter, encoded, parameters_of, rela
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
+SETTINGS_VARIABLE = "MODELMILL_SETTINGS"
+"""The same for the settings of a step that is run by itself."""
 STEP_LABEL, ZONE_LABEL = "modelmill.dev/step", "modelmill.dev/zone"
 """By which a cluster's policies tell the pods apart."""
 
@@ -120,9 +122,7 @@ def describe(job: Job) -> Described:
         DeploymentError: The deployment names a step that is not in the line, or lacks a device's image or pool.
     """
     recipe, deployment = job.recipe, job.deployment
-    if not deployment.store.startswith(("s3://", "/")):
-        what = f"the store {deployment.store} is a folder of this machine, which no container has"
-        raise DeploymentError(what, where="deployment: store", fix="name s3://BUCKET/PREFIX (--store s3://…)")
+    _check_store(deployment)
     tasks = expand(job)
     known = [task.contract.id for task in tasks] + [BEGIN, DECIDE, FINISH]
     for name in deployment.steps:
@@ -144,7 +144,7 @@ def describe(job: Job) -> Described:
 def _begin(job: Job, parameters: Sequence[Parameter]) -> Container:
     sets = [argument for item in parameters for argument in (("--set",), (f"{item.path}=", Given(item.name)))]
     env = {RECIPE_VARIABLE: encoded(job.recipe)}
-    return _container(job, BEGIN, "Check the recipe and the run's parameters", (*sets,), env=env)
+    return _container(job.deployment, BEGIN, "Check the recipe and the run's parameters", (*sets,), env=env)
 
 
 def _task(job: Job, task: Task) -> Container:
@@ -161,7 +161,7 @@ def _task(job: Job, task: Task) -> Container:
         if relative_sources(job.recipe):
             arguments += [("--folder",), (str(job.located.folder),)]
     return _container(
-        job,
+        job.deployment,
         task.id,
         task.contract.summary,
         (("--recipe",), (Pointer(BEGIN),), *arguments),
@@ -174,6 +174,52 @@ def _task(job: Job, task: Task) -> Container:
     )
 
 
+def describe_step(
+    contract: StepContract,
+    settings: Closed,
+    inputs: Mapping[str, Part | Mapping[str, Part]],
+    deployment: Deployment,
+    task_id: str,
+    device: str,
+) -> Container:
+    """A step by itself, in a pipeline that is not a recipe's.
+
+    Args:
+        contract: The step.
+        settings: Its settings.
+        inputs: Port → digest, or for a merge port lane → digest.
+        deployment: Where it runs.
+        task_id: What the pipeline calls it.
+        device: Which of the deployment's images and pools.
+
+    Raises:
+        DeploymentError: The store is a folder of this machine, or there is no image or pool for the device.
+    """
+    _check_store(deployment)
+    arguments: list[Argument] = []
+    for port, at in inputs.items():
+        named = {f"{port}.{lane}": part for lane, part in at.items()} if isinstance(at, Mapping) else {port: at}
+        arguments += [argument for name, part in named.items() for argument in (("--input",), (f"{name}=", part))]
+    return _container(
+        deployment,
+        task_id,
+        contract.summary,
+        arguments,
+        step=contract.id,
+        device=device,
+        light=contract.light,
+        env={SETTINGS_VARIABLE: encoded(settings)},
+        zone=contract.zone,
+        head=(("modelmill",), ("step",), (contract.id,), ("--store",), (deployment.store,)),
+    )
+
+
+def _check_store(deployment: Deployment) -> None:
+    if not deployment.store.startswith(("s3://", "/")):
+        what = f"the store {deployment.store} is a folder of this machine, which no container has"
+        raise DeploymentError(what, where="deployment: store", fix="name s3://BUCKET/PREFIX (--store s3://…)")
+
+
 def _on_device(task: Task) -> bool:
     """Whether the task computes with its target's runtime; a gate compares numbers, wherever they were taken."""
     return task.contract.name != "gate"
@@ -182,17 +228,17 @@ def _on_device(task: Task) -> bool:
 def _decide(job: Job, gates: Sequence[str]) -> Container:
     arguments = [argument for gate in gates for argument in (("--input",), (f"{gate}=", Pointer(gate), "#verdict"))]
     return _container(
-        job, DECIDE, "Whether the lanes' verdicts promote", (("--recipe",), (Pointer(BEGIN),), *arguments)
+        job.deployment, DECIDE, "Whether the lanes' verdicts promote", (("--recipe",), (Pointer(BEGIN),), *arguments)
     )
 
 
 def _finish(job: Job) -> Container:
     # It waits for all others, which no argument says: what they found is in the run's record.
-    return _container(job, FINISH, "Write the run's report and tell how it ended", (), always=True)
+    return _container(job.deployment, FINISH, "Write the run's report and tell how it ended", (), always=True)
 
 
 def _container(
-    job: Job,
+    deployment: Deployment,
     id: str,
     title: str,
     arguments: Sequence[Argument],
@@ -205,15 +251,15 @@ def _container(
     only_if_promoted: bool = False,
     always: bool = False,
     zone: Zone = Zone.UNTRUSTED,
+    head: Sequence[Argument] | None = None,
 ) -> Container:
-    deployment = job.deployment
     own = deployment.steps.get(step or id)
     for kind, table in (("images", deployment.images), ("pools", deployment.pools)):
         if device not in table:
             what = f"{kind} has no entry for the device {device}, on which {id} runs"
             raise DeploymentError(what, where="deployment", fix=f"add {kind}.{device}")
     pool = deployment.pools[device]
-    head: list[Argument] = [
+    task: Sequence[Argument] = [
         ("modelmill",),
         ("task",),
         (id,),
@@ -224,7 +270,7 @@ def _container(
     ]
     # Where publish has a secret of its own for a variable, the one that all steps have is no longer its.
     secrets = [*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])]
-    whole = (*head, *arguments, ("--pointer",), (PointerFile(),))
+    whole = (*(head or task), *arguments, ("--pointer",), (PointerFile(),))
     pointed = [part.task for argument in whole for part in argument if isinstance(part, Pointer)]
     after = [*dict.fromkeys(pointed), *([DECIDE] if only_if_promoted else [])]
     return Container(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from modelmill.core.contract import JSON
+from modelmill.core.contract import JSON, Closed
 from modelmill.core.errors import RecipeError
 from modelmill.core.manifest import canonical
 from modelmill.recipe import Located, Recipe, structural_fields
@@ -100,9 +100,9 @@ def _schema(info: FieldInfo) -> dict[str, JSON]:
     return found
 
 
-def encoded(recipe: Recipe) -> str:
-    """A recipe as one word of letters and digits, in which nothing can be taken for a template."""
-    return base64.urlsafe_b64encode(canonical(recipe.model_dump(mode="json"))).decode()
+def encoded(document: Closed) -> str:
+    """A recipe, or settings, as one word of letters and digits, in which nothing can be taken for a template."""
+    return base64.urlsafe_b64encode(canonical(document.model_dump(mode="json"))).decode()
 
 
 def decoded(text: str, where: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def decoded(text: str, where: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        what = "the recipe cannot be read"
+        what = "what was encoded there cannot be read"
         raise RecipeError(what, where=where, fix="compile the pipeline again, or let the DAG be parsed again")
     return value
 

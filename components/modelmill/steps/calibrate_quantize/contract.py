@@ -59,10 +59,10 @@ class ChooseOutputs:
 class ChooseSettings(Closed):
     """What is allowed."""
 
-    task: str
-    runtime: Runtime
-    precisions: list[Precision] = Field(min_length=1, description="allowed; the choice is among them")
-    scheme: Scheme | None = Field(None, description="demanded; None leaves it to the choice")
+    task: str = Field(description="the ML task: text-classification")
+    runtime: Runtime = Field(description="what runs the model: onnxruntime")
+    precisions: list[Precision] = Field(min_length=1, description="allowed (float32, int8); the choice is among them")
+    scheme: Scheme | None = Field(None, description="demanded (none, dynamic, static); None leaves it to the choice")
     embeddings: bool = Field(True, description="whether embedding tables become int8 too")
     calibration_rows: int = Field(256, ge=1, description="rows read for static ranges")
 
@@ -86,8 +86,8 @@ class ApplyOutputs:
 class ApplySettings(Closed):
     """What the candidate runs on."""
 
-    task: str
-    runtime: Runtime
+    task: str = Field(description="the ML task: text-classification")
+    runtime: Runtime = Field(description="what runs the model: onnxruntime")
 
 
 CHOOSE = StepContract(

@@ -34,7 +34,7 @@ class BaselineOutputs:
 class BaselineSettings(Closed):
     """How to predict."""
 
-    task: str
+    task: str = Field(description="the ML task: text-classification")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class CandidateOutputs:
 class CandidateSettings(Closed):
     """What to predict on."""
 
-    task: str
-    runtime: Runtime
+    task: str = Field(description="the ML task: text-classification")
+    runtime: Runtime = Field(description="what runs the model: onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,12 @@ class MeasureOutputs:
 class MeasureSettings(Closed):
     """What to time, and how long."""
 
-    task: str
-    runtime: Runtime
-    cells: list[Cell] = Field(min_length=1, description="the first one is what min_speedup judges")
+    task: str = Field(description="the ML task: text-classification")
+    runtime: Runtime = Field(description="what runs the model: onnxruntime")
+    cells: list[Cell] = Field(
+        min_length=1,
+        description="what is timed: batch_size and sequence_length of each; the first one is what min_speedup judges",
+    )
     seconds_per_cell: float = Field(6.0, gt=0, le=600, description="time budget of a cell, all models together")
     throughput_rows: int = Field(512, ge=0, description="evaluation texts timed at their real lengths; 0: none")
     hardware_class: str | None = Field(None, description="what the recipe declares; another one is an error")

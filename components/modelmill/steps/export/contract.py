@@ -27,7 +27,7 @@ class Outputs:
 class Settings(Closed):
     """How to export."""
 
-    task: str
+    task: str = Field(description="the ML task: text-classification")
     opset: int = Field(20, ge=17, le=24, description="ONNX opset of the default domain")
     max_relative_deviation: float = Field(
         1e-3,

@@ -41,19 +41,19 @@ class DataSource(Closed):
     source: Annotated[str, Unkeyed()] = Field(description="package:, hf://, s3:// or file: reference")
     reader: str = Field("files", description="files, or botocore-operations")
     columns: dict[str, str] = Field(default_factory=dict, description="the task's column → the data's column")
-    train: str = "train"
+    train: str = Field("train", description="the split to train on")
     tune: str | float = Field(0.15, description="a split, or a share held out from train")
-    calibrate: str = "train"
-    evaluate: str = "test"
+    calibrate: str = Field("train", description="the split whose activations set quantization ranges")
+    evaluate: str = Field("test", description="the split that judges")
     limit: dict[str, int] = Field(default_factory=dict, description="role → rows at most, chosen by the seed")
-    seed: int = 0
+    seed: int = Field(0, description="of who is held out and who is chosen")
     pin: str | None = Field(None, description="set by resolve: digest of the files, or the Hub's commit")
 
 
 class Settings(Closed):
     """What to fetch."""
 
-    task: str
+    task: str = Field(description="the ML task: text-classification")
     model: ModelSource
     data: DataSource
     mounts: Annotated[list[str] | None, Unkeyed()] = Field(

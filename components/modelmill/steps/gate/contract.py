@@ -47,8 +47,8 @@ class Policy(Closed):
 class Settings(Closed):
     """What to judge by."""
 
-    task: str
-    target: str
+    task: str = Field(description="the ML task: text-classification")
+    target: str = Field(description="the lane's name, for the verdict and the report")
     policy: Policy
 
 

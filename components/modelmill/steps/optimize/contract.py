@@ -28,8 +28,8 @@ class Outputs:
 class Settings(Closed):
     """What to fuse for."""
 
-    task: str
-    runtime: Runtime
+    task: str = Field(description="the ML task: text-classification")
+    runtime: Runtime = Field(description="what runs the model: onnxruntime")
     max_relative_deviation: float = Field(
         1e-3,
         gt=0,

@@ -33,7 +33,9 @@ class Settings(Closed):
 
     model: str = Field(description="the model's name in the registry")
     channel: str = Field(description="the channel that moves to the bundle")
-    recipe: dict[str, JSON] = Field(description="the recipe as it was run, for the card and the report")
+    recipe: dict[str, JSON] = Field(
+        default_factory=dict, description="the recipe as it was run, for the card and the report; empty: not told"
+    )
     texts: bool = Field(False, description="whether texts of the data may stand in the bundle's report")
     run: Annotated[str | None, Unkeyed()] = Field(None, description="the run, for the channel's history")
 

@@ -71,7 +71,7 @@ Method = Annotated[NoTraining | FineTune, Field(discriminator="method")]
 class Settings(Closed):
     """How to retrain."""
 
-    task: str
+    task: str = Field(description="the ML task: text-classification")
     retrain: Method
     max_length: int | None = Field(None, ge=2, description="tokens at which a text is cut; None: the model's maximum")
 

@@ -1,0 +1,65 @@
+"""gate as a Kubeflow component, for a pipeline of your own."""
+
+# kfp reads the annotations themselves: no `from __future__ import annotations` here.
+from typing import Optional
+
+from kfp import dsl
+
+from modelmill.core.image import CPU_IMAGE
+
+
+@dsl.container_component
+def gate(
+    baseline: dsl.Input[dsl.Artifact],
+    candidate: dsl.Input[dsl.Artifact],
+    measurements: dsl.Input[dsl.Artifact],
+    model: dsl.Input[dsl.Model],
+    rows: dsl.Input[dsl.Dataset],
+    verdict: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    decision: dsl.OutputPath(str),  # type: ignore[valid-type]
+    task: str,
+    target: str,
+    policy_max_drop_points: float = 1.0,
+    policy_confidence: float = 0.95,
+    policy_min_speedup: Optional[float] = None,
+    policy_max_size_ratio: Optional[float] = None,
+    policy_min_metric: Optional[float] = None,
+    policy_min_rows: int = 50,
+) -> dsl.ContainerSpec:
+    """Judge the candidate by paired non-inferiority on the same rows, and by speed and size.
+
+    Args:
+        baseline: the baseline's predictions.
+        candidate: the candidate's predictions on the same rows.
+        measurements: what the candidate takes.
+        model: the candidate, for its precision and facts.
+        rows: evaluation rows, for the texts of disagreements.
+        verdict: verdict.json.
+        report: report.html of this lane.
+        metrics: the step's numbers.
+        decision: what the verdict says: pass, fail or inconclusive.
+        task: the ML task: text-classification.
+        target: the lane's name, for the verdict and the report.
+        policy_max_drop_points: points (100 × share) of the primary metric that may be lost.
+        policy_confidence: one-sided confidence of the paired interval.
+        policy_min_speedup: over PyTorch eager in the first measured cell.
+        policy_max_size_ratio: the graphs' bytes over the checkpoint's safetensors.
+        policy_min_metric: share that the candidate's primary metric must reach.
+        policy_min_rows: evaluation rows below which no verdict is given.
+    """
+    return dsl.ContainerSpec(
+        image=CPU_IMAGE,
+        command=["modelmill", "component", "gate"],
+        args=[
+            f"--input=baseline={baseline.path}",
+            f"--input=candidate={candidate.path}",
+            f"--input=measurements={measurements.path}",
+            f"--input=model={model.path}",
+            f"--input=rows={rows.path}",
+            f"--output=verdict={verdict.path}",
+            f"--output=report={report.path}",
+            "--executor-input={{$}}",
+        ],
+    )
