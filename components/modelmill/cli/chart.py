@@ -14,7 +14,7 @@ from modelmill.line import LINE
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH
 
 FILLED = ("namespace", "service_accounts", "backend")
-"""Fields of a deployment that are no values: the release's namespace, ``serviceAccounts``; and a chart has a cluster."""
+"""Fields of a deployment that are no values: the release's namespace, ``serviceAccounts``; a chart has a cluster."""
 
 
 def values_schema(present: str) -> str:
