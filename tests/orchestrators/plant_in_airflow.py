@@ -26,9 +26,11 @@ DIFFERENCES: dict[str, Callable[[Any], object]] = {
     "retries": lambda task: setattr(task, "retries", 7),
     "time-out": lambda task: setattr(task, "active_deadline_seconds", 60),
     "condition": lambda task: setattr(task, "_pre_execute_hook", print),
+    "what is shown": lambda task: task.dag.get_task("finish").cmds.remove("report"),
+    "where it is shown": lambda task: task.dag.get_task("finish").cmds.__setitem__(-3, "elsewhere"),
     "edge": lambda task: task.upstream_task_ids.pop(),
 }
-"""Planted in ``publish``, which has one of everything."""
+"""Planted in ``publish``, which has one of everything that it does not show."""
 
 
 def main(dag_file: Path) -> None:

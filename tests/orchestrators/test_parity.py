@@ -97,6 +97,11 @@ def _task(spec: list[dict[str, Any]], name: str) -> dict[str, Any]:
     raise AssertionError(name)
 
 
+def _outputs(spec: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    artifacts: dict[str, Any] = spec[0]["components"][f"comp-{name}"]["outputDefinitions"]["artifacts"]
+    return artifacts
+
+
 def _unconditional(spec: list[dict[str, Any]]) -> None:
     for component in [spec[0]["root"], *spec[0]["components"].values()]:
         for task in component.get("dag", {}).get("tasks", {}).values():
@@ -112,6 +117,13 @@ PLANTED: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     ),
     "a placeholder that no backend fills in": lambda spec: _executor(spec, "retrain")["command"].__setitem__(
         6, "{{$.pipeline_job_uuid}}"
+    ),
+    "an output that is shown": lambda spec: _outputs(spec, "gate-cpu-int8").pop("confusion"),
+    "a type that is shown as nothing": lambda spec: _outputs(spec, "finish")["report"].update(
+        artifactType={"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
+    ),
+    "an output more": lambda spec: spec[0]["components"]["comp-fetch"]["outputDefinitions"].update(
+        artifacts={"metrics": {"artifactType": {"schemaTitle": "system.Metrics", "schemaVersion": "0.0.1"}}}
     ),
     "one variable": lambda spec: _executor(spec, "fetch")["env"].pop(),
     "one secret": lambda spec: _placed(spec, "publish")["secretAsEnv"].pop(),
@@ -152,7 +164,7 @@ def test_differences_planted_in_the_dag_are_seen(folder: Path, tmp_path: Path) -
         MODELMILL_RECIPES=str(folder / "recipes"),
         MODELMILL_DEPLOYMENT=str(folder / "deployment.yaml"),
     )
-    assert found == {"planted": 13, "unseen": []}
+    assert found == {"planted": 15, "unseen": []}
 
 
 @pytest.mark.figures

@@ -175,6 +175,37 @@ def test_the_end_is_told_to_an_address(
     assert [(item["run"], item["status"], item["channel"]) for item in told] == [("told", "promoted", "staging")]
 
 
+def test_kubeflow_is_shown_metrics_a_matrix_and_the_report_without_texts(
+    folder: Path, ran: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("kfp")
+    from kubeflow_backend import run_package
+    from modelmill.runners.kubeflow import compile_to
+
+    compile_to(_described(folder, ran), tmp_path / "line.yaml")
+    found = run_package(tmp_path / "line.yaml", tmp_path, "3f2c")
+    assert found.errors == {}
+    assert found.outputs["finish"]["pointer"] == "promoted"
+    document = _document(ran, "3f2c")
+    assert all(row.cached for row in document.steps)
+    lane = document.targets["cpu-int8"]
+    metrics, confusion = (found.outputs["gate-cpu-int8"][name] for name in ("metrics", "confusion"))
+    assert type(metrics).schema_title == "system.Metrics"
+    assert metrics.metadata["accuracy_candidate"] == lane.candidate
+    assert metrics.metadata["drop_points_high"] == lane.drop_points_ci[1]
+    assert metrics.metadata["verdict"] == "pass"
+    assert type(confusion).schema_title == "system.ClassificationMetrics"
+    matrix = confusion.metadata["confusionMatrix"]
+    assert sum(sum(row["row"]) for row in matrix["rows"]) == metrics.metadata["rows"]
+    right = sum(row["row"][index] for index, row in enumerate(matrix["rows"]))
+    assert right / metrics.metadata["rows"] == lane.candidate
+    report = found.outputs["finish"]["report"]
+    assert type(report).schema_title == "system.HTML"
+    page = Path(report.path).read_text("utf-8")
+    assert "3f2c" in page
+    assert page.startswith("<!doctype html>")
+
+
 def test_names_of_runs_are_made_safe_and_stay_apart() -> None:
     names = ["dag-manual__2026-11-22T07:00:00+00:00", "dag-manual__2026-11-22T07:00:00-00:00", "plain", "../up"]
     safe = [safe_name(name) for name in names]

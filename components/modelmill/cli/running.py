@@ -25,8 +25,10 @@ from modelmill.core.errors import ModelmillError, UsageError
 from modelmill.core.stores import open_store
 from modelmill.line import NODES, Job
 from modelmill.runners import local, orchestrated, plan, process
+from modelmill.runners.containers import LOG, Shown
 from modelmill.runners.orchestrated import safe_name
 from modelmill.runners.result import RunDocument, warnings_of
+from modelmill.runners.showing import shower
 
 
 class Runner(StrEnum):
@@ -231,6 +233,12 @@ def task(
     pointer: Annotated[
         Path | None, typer.Option("--pointer", metavar="FILE", help="Where the pointer goes, besides stdout.")
     ] = None,
+    show: Annotated[
+        list[Shown] | None, typer.Option("--show", help="What to show of it beside its log; repeatable.")
+    ] = None,
+    show_in: Annotated[
+        str, typer.Option("--show-in", metavar="PLACE", help="Where: log, or the executor input of Kubeflow.")
+    ] = LOG,
 ) -> None:
     """Run one task of an orchestrated run: what the compiled pipeline and the DAG start in their containers.
 
@@ -245,6 +253,7 @@ def task(
         inputs=inputs or [],
         overrides=overrides or [],
         mounts=mounts or [],
+        show=shower(show or [], show_in, progress),
         progress=progress,
     )
     if pointer is not None:

@@ -25,6 +25,7 @@ from modelmill.runners.containers import (
     BEGIN,
     DECIDE,
     FINISH,
+    LOG,
     Argument,
     Container,
     Described,
@@ -33,6 +34,7 @@ from modelmill.runners.containers import (
     Pointer,
     PointerFile,
     RunName,
+    ShowPlace,
     describe,
 )
 from modelmill.runners.parameters import Parameter, for_cluster
@@ -257,6 +259,8 @@ def _text(argument: Argument, described: Described) -> str:
                 return RUN_NAME
             case PointerFile():
                 return XCOM_FILE
+            case ShowPlace():
+                return LOG
             case _:
                 return _literal(part)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from modelmill.core.contract import Zone
 from modelmill.core.errors import DeploymentError
@@ -18,6 +19,21 @@ from modelmill.runners.parameters import Parameter, encoded, parameters_of
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
+
+
+LOG = "log"
+"""The `ShowPlace` of an orchestrator that has no page for it."""
+
+
+class Shown(StrEnum):
+    """What a task has for people beside its log."""
+
+    METRICS = "metrics"
+    """Small numbers."""
+    CONFUSION = "confusion"
+    """A confusion matrix of the candidate."""
+    REPORT = "report"
+    """A page that needs nothing else."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,12 @@ class PointerFile:
     """The file in which the orchestrator looks for this task's pointer."""
 
 
-Part = str | Given | Pointer | RunName | PointerFile
+@dataclass(frozen=True)
+class ShowPlace:
+    """Where the orchestrator shows people what this task found."""
+
+
+Part = str | Given | Pointer | RunName | PointerFile | ShowPlace
 Argument = tuple[Part, ...]
 """One argument; its parts stand together without a space."""
 
@@ -61,6 +82,7 @@ class Container:
         arguments: The whole command.
         env: Environment variables.
         secrets: Environment variables from secrets.
+        shows: What people are shown of it; the arguments say so, too.
         after: Tasks that it waits for.
         only_if_promoted: Runs only where `DECIDE` said ``pass``; skipped otherwise.
         always: Runs last, however the others ended.
@@ -81,6 +103,7 @@ class Container:
     arguments: tuple[Argument, ...]
     env: Mapping[str, str]
     secrets: Sequence[SecretEnv]
+    shows: tuple[Shown, ...]
     after: tuple[str, ...]
     only_if_promoted: bool
     always: bool
@@ -159,6 +182,7 @@ def _task(job: Job, task: Task) -> Container:
         device=task.target.device.value if task.target and _on_device(task) else "cpu",
         only_if_promoted=task.node.requires_verdicts,
         zone=task.contract.zone,
+        shows=(Shown.METRICS, Shown.CONFUSION) if task.contract.name == "gate" else (),
     )
 
 
@@ -176,7 +200,9 @@ def _decide(job: Job, gates: Sequence[str]) -> Container:
 
 def _finish(job: Job) -> Container:
     # It waits for all others, which no argument says: what they found is in the run's record.
-    return _container(job, FINISH, "Write the run's report and tell how it ended", (), always=True)
+    return _container(
+        job, FINISH, "Write the run's report and tell how it ended", (), always=True, shows=(Shown.REPORT,)
+    )
 
 
 def _container(
@@ -192,6 +218,7 @@ def _container(
     only_if_promoted: bool = False,
     always: bool = False,
     zone: Zone = Zone.UNTRUSTED,
+    shows: tuple[Shown, ...] = (),
 ) -> Container:
     deployment = job.deployment
     own = deployment.steps.get(step or id)
@@ -209,7 +236,9 @@ def _container(
         ("--run",),
         (RunName(),),
     ]
-    whole = (*head, *arguments, ("--pointer",), (PointerFile(),))
+    show: list[Argument] = [argument for kind in shows for argument in (("--show",), (kind.value,))]
+    show += [("--show-in",), (ShowPlace(),)] if shows else []
+    whole = (*head, *arguments, *show, ("--pointer",), (PointerFile(),))
     pointed = [part.task for argument in whole for part in argument if isinstance(part, Pointer)]
     after = [*dict.fromkeys(pointed), *([DECIDE] if only_if_promoted else [])]
     return Container(
@@ -220,6 +249,7 @@ def _container(
         arguments=whole,
         env={**deployment.env, **(env or {})},
         secrets=[*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])],
+        shows=shows,
         after=tuple(after),
         only_if_promoted=only_if_promoted,
         always=always,

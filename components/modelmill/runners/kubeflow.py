@@ -22,16 +22,22 @@ from modelmill.runners.containers import (
     Pointer,
     PointerFile,
     RunName,
+    Shown,
+    ShowPlace,
 )
 
 POINTER = "pointer"
 """The output parameter of every task."""
 RUN_ID = "{{$.pipeline_job_uuid}}"
 """The id in the address of a run's page. A run's name is what its starter called it, and two may be called the same."""
+EXECUTOR_INPUT = "{{$}}"
+"""What the backend tells a container of itself: where its output artifacts go."""
 RUN = "run"
 """The input that takes it: the backend fills it into a task's inputs alone (driver/resolve.go), not into commands."""
 Input = Given | Pointer | RunName
 """What of a container's arguments is a task's input."""
+SHOWN = {Shown.METRICS: "Metrics", Shown.CONFUSION: "ClassificationMetrics", Shown.REPORT: "HTML"}
+"""What is shown → the type of the output artifact, which decides what its page looks like."""
 _TYPES: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 _NAMES = {"string": "String", "integer": "Integer", "number": "Float", "boolean": "Boolean"}
 
@@ -160,7 +166,10 @@ def _component(container: Container, kinds: Mapping[str, str]) -> dict[str, Any]
         "name": container.id,
         "description": container.title,
         "inputs": [{"name": name, "type": kind} for name, kind in inputs.items()],
-        "outputs": [{"name": POINTER, "type": "String"}],
+        "outputs": [
+            {"name": POINTER, "type": "String"},
+            *({"name": kind.value, "type": SHOWN[kind]} for kind in container.shows),
+        ],
         "implementation": {
             "container": {
                 "image": container.image,
@@ -178,6 +187,8 @@ def _text(part: Part, names: Mapping[Input, str]) -> str:
             return part
         case PointerFile():
             return f"{{{{$.outputs.parameters['{POINTER}'].output_file}}}}"
+        case ShowPlace():
+            return EXECUTOR_INPUT
         case _:
             return f"{{{{$.inputs.parameters['{names[part]}']}}}}"
 

@@ -28,11 +28,12 @@ from modelmill.core.store import Store
 from modelmill.deployment import Deployment
 from modelmill.line import Job, Task, decide, expand
 from modelmill.recipe import Located, Recipe, from_mapping
-from modelmill.runners import container
+from modelmill.runners import container, findings
 from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH, RECIPE_VARIABLE
 from modelmill.runners.parameters import decoded, parameters_of
 from modelmill.runners.result import RunDocument, Status
+from modelmill.runners.showing import Show
 
 NOTIFY_VARIABLE = "MODELMILL_NOTIFY_URL"
 """Where the end of a run is told, as one JSON document by POST."""
@@ -57,6 +58,7 @@ def run_task(
     inputs: Sequence[str],
     overrides: Sequence[str],
     mounts: Sequence[str],
+    show: Show | None = None,
     progress: Progress,
 ) -> str:
     """Do what one container of `modelmill.runners.containers` does; what its pointer says.
@@ -69,6 +71,7 @@ def run_task(
         inputs: ``PORT=KEY#OUTPUT``, ``PORT.LANE=KEY#OUTPUT`` for merge ports; for `DECIDE` ``GATE=KEY#verdict``.
         overrides: ``PATH=VALUE`` for `BEGIN`.
         mounts: Directories that ``file:`` sources may lie in.
+        show: Takes what people are shown of the task.
         progress: Where to report to.
 
     Raises:
@@ -77,7 +80,7 @@ def run_task(
     if name == BEGIN:
         return _begin(store, run, overrides)
     if name == FINISH:
-        return _finish(store, run, progress).value
+        return _finish(store, run, show, progress).value
     if recipe is None:
         what = f"the task {name} needs the recipe's digest"
         raise UsageError(what, where="--recipe", fix=f"pass what the task {BEGIN} printed")
@@ -86,7 +89,7 @@ def run_task(
         if name == DECIDE:
             return _decide(store, job, inputs, progress).value
         with leases.lease(store, run):
-            return _run(name, store, job, run, inputs, progress)
+            return _run(name, store, job, run, inputs, show, progress)
     except ModelmillError as error:
         told = {"error": f"{name}: {error}"}
         with suppress(StoreError):
@@ -140,7 +143,9 @@ def _job(store: Store, digest: str, run: str, mounts: Sequence[str]) -> Job:
     return Job(located, Deployment(store=store.uri, mounts=list(mounts)), run)
 
 
-def _run(name: str, store: Store, job: Job, run: str, inputs: Sequence[str], progress: Progress) -> str:
+def _run(
+    name: str, store: Store, job: Job, run: str, inputs: Sequence[str], show: Show | None, progress: Progress
+) -> str:
     tasks = {task.id: task for task in expand(job)}
     if name not in tasks:
         what = f"the recipe's line has no task {name!r}"
@@ -157,6 +162,9 @@ def _run(name: str, store: Store, job: Job, run: str, inputs: Sequence[str], pro
         return published(found.model_copy(update={"steps": rows}), store, result.effect)
 
     _update(store, run, add)
+    if show is not None and task.contract.name == "gate":
+        evidence = evidence_of(store, result.record.outputs["verdict"], progress)
+        show(findings.of_lane(store, evidence, str(digests["candidate"]), progress))
     return result.key
 
 
@@ -204,7 +212,7 @@ def _decide(store: Store, job: Job, inputs: Sequence[str], progress: Progress) -
     return decision
 
 
-def _finish(store: Store, run: str, progress: Progress) -> Status:
+def _finish(store: Store, run: str, show: Show | None, progress: Progress) -> Status:
     """Write the report and the run's last record, and tell how it ended.
 
     Raises:
@@ -237,6 +245,8 @@ def _finish(store: Store, run: str, progress: Progress) -> Status:
         raise ModelmillError(
             document.error or "the run failed", where=f"run {run}", fix="start it again: what is done stays"
         )
+    if show is not None:
+        show(findings.of_run(document, list(lanes.values()), job.recipe))
     progress.fact(f"run {run}: {document.status.value}; report {document.report}")
     return document.status
 
