@@ -71,7 +71,7 @@ def _to_kubeflow(findings: Findings, kinds: Sequence[Shown], outputs: Mapping[st
         elif kind is Shown.CONFUSION and findings.confusion is not None:
             artifact["metadata"] = {**artifact.get("metadata", {}), "confusionMatrix": _matrix(findings.confusion)}
         elif kind is Shown.REPORT and findings.page is not None:
-            path = _path(artifact)
+            path = artifact_path(artifact)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(findings.page, "utf-8")
         told[kind.value] = {"artifacts": [artifact]}
@@ -80,7 +80,8 @@ def _to_kubeflow(findings: Findings, kinds: Sequence[Shown], outputs: Mapping[st
     file.write_text(json.dumps({"artifacts": told}), "utf-8")
 
 
-def _path(artifact: Mapping[str, Any]) -> Path:
+def artifact_path(artifact: Mapping[str, Any]) -> Path:
+    """Where the content of an executor input's output artifact is written."""
     if artifact.get("customPath"):
         return Path(artifact["customPath"])
     uri: str = artifact["uri"]
