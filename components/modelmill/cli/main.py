@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import modelmill
-from modelmill.cli import artifacts, history, orchestration, recipes, registry, running, storage
+from modelmill.cli import artifacts, history, orchestration, recipes, registry, running, schedules, storage
 from modelmill.core.errors import ModelmillError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for group in (recipes, running, orchestration, history, artifacts, storage):
     group.add_to(app)
 app.add_typer(history.runs_app, name="runs")
 app.add_typer(registry.channel_app, name="channel")
+app.add_typer(schedules.schedule_app, name="schedule")
 
 
 def _version(show: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,27 @@ def compile_to(described: Described, path: Path) -> None:
     if path.suffix not in {".yaml", ".yml"}:
         what = f"{path.name} does not end in .yaml, which is what a pipeline is"
         raise UsageError(what, where="--output", fix=f"write to {path.with_suffix('.yaml')}")
-    kfp = _kfp()
+    kfp = imported()
     path.parent.mkdir(parents=True, exist_ok=True)
     kfp.compiler.Compiler().compile(pipeline_func=pipeline_of(described), package_path=str(path))
 
 
-def _kfp() -> Any:
+def compiled(described: Described) -> bytes:
+    """A line as a pipeline package."""
+    with tempfile.TemporaryDirectory(prefix="modelmill-") as folder:
+        compile_to(described, Path(folder) / "pipeline.yaml")
+        return (Path(folder) / "pipeline.yaml").read_bytes()
+
+
+def imported() -> Any:
+    """Kfp.
+
+    Raises:
+        UsageError: It is not installed.
+    """
     try:
         import kfp
+        import kfp.client
         import kfp.compiler
         import kfp.kubernetes
     except ImportError as problem:
@@ -74,7 +88,7 @@ def _kfp() -> Any:
 
 def pipeline_of(described: Described) -> Any:
     """The pipeline, for a pipeline of your own to call or for a client to submit."""
-    kfp = _kfp()
+    kfp = imported()
     dsl = kfp.dsl
     kinds = {item.name: _NAMES[item.type] for item in described.parameters}
 
@@ -105,10 +119,11 @@ def pipeline_of(described: Described) -> Any:
         ]
     )
     body.__annotations__ = {item.name: _TYPES[item.type] for item in described.parameters}
-    return dsl.pipeline(name=_pipeline_name(described.name), description=described.summary)(body)
+    return dsl.pipeline(name=pipeline_name(described.name), description=described.summary)(body)
 
 
-def _pipeline_name(name: str) -> str:
+def pipeline_name(name: str) -> str:
+    """A recipe's name as Kubeflow takes it: letters, digits and hyphens."""
     return name.replace(".", "-").replace("_", "-")
 
 
@@ -133,7 +148,7 @@ def _task(
 @functools.lru_cache(maxsize=256)
 def _loaded(component: str) -> Any:
     """The component of a specification (JSON is YAML). kfp takes most of a compilation's time to parse them."""
-    return _kfp().components.load_component_from_text(component)
+    return imported().components.load_component_from_text(component)
 
 
 def _inputs(container: Container) -> dict[Input, str]:
