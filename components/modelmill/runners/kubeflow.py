@@ -221,7 +221,7 @@ def _placed(kfp: Any, task: Any, container: Container) -> Any:
         task.set_accelerator_type(container.pool.accelerator).set_accelerator_limit(container.accelerators)
     for name, value in sorted(container.env.items()):
         task.set_env_variable(name, value)
-    if not container.always:
+    if container.retries and not container.always:
         task.set_retry(
             num_retries=container.retries, backoff_duration=f"{container.retry_seconds}s", backoff_factor=2.0
         )
