@@ -65,6 +65,15 @@ def test_the_compiled_pipeline_is_the_line(line: dict[str, Any], package: Path) 
     assert len(line["tasks"]) == 3 + 3 + 7 * 2 + 1
 
 
+def test_targets_that_differ_in_punctuation_alone_stay_apart(folder: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((folder / "recipes" / "demo.yaml").read_text("utf-8"))
+    recipe["targets"] = [{"name": name, "precision": "float32"} for name in ("x-2", "x", "x.2", "x_2")]
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    described = describe(Job(recipes.load(tmp_path / "demo.yaml"), deployments.load(folder / "deployment.yaml")))
+    compile_to(described, tmp_path / "pipeline.yaml")
+    assert of_kubeflow(tmp_path / "pipeline.yaml") == of_line(tmp_path / "demo.yaml", folder / "deployment.yaml")
+
+
 def test_the_dag_is_the_line(line: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     dag = environments.in_airflow(
         environments.ROOT / "tests" / "normal_form.py",

@@ -10,6 +10,7 @@ import inspect
 import json
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +52,35 @@ def compile_to(described: Described, path: Path) -> None:
         path: The file to write; ``.yaml``.
 
     Raises:
-        UsageError: kfp is not installed, or the file's name does not end in .yaml.
+        UsageError: kfp is not installed, the file's name does not end in .yaml, or it cannot be written.
     """
     if path.suffix not in {".yaml", ".yml"}:
         what = f"{path.name} does not end in .yaml, which is what a pipeline is"
         raise UsageError(what, where="--output", fix=f"write to {path.with_suffix('.yaml')}")
-    kfp = imported()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kfp.compiler.Compiler().compile(pipeline_func=pipeline_of(described), package_path=str(path))
+    package = compiled(described)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(package)
+    except OSError as problem:
+        what = f"{path} cannot be written: {problem.strerror}"
+        raise UsageError(what, where="--output", fix="name a file in a folder that you may write to") from None
 
 
 def compiled(described: Described) -> bytes:
-    """A line as a pipeline package."""
-    with tempfile.TemporaryDirectory(prefix="modelmill-") as folder:
-        compile_to(described, Path(folder) / "pipeline.yaml")
-        return (Path(folder) / "pipeline.yaml").read_bytes()
+    """A line as a pipeline package.
+
+    Raises:
+        UsageError: kfp is not installed.
+    """
+    kfp = imported()
+
+    def write(path: Path) -> bytes:
+        kfp.compiler.Compiler().compile(pipeline_func=pipeline_of(described), package_path=str(path))
+        return path.read_bytes()
+
+    # For each setting of each task kfp reads the source of all its callers, and a thread's first function has none.
+    with tempfile.TemporaryDirectory(prefix="modelmill-") as folder, ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(write, Path(folder) / "pipeline.yaml").result()
 
 
 def imported() -> Any:
