@@ -71,7 +71,11 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
 
 def of_kubeflow(package: Path) -> dict[str, Any]:
     """A compiled pipeline."""
-    documents = list(yaml.safe_load_all(package.read_text("utf-8")))
+    return of_documents(list(yaml.safe_load_all(package.read_text("utf-8"))))
+
+
+def of_documents(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """The documents of a compiled pipeline."""
     spec = documents[0]
     platform = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if documents[1:] else {}
     executors = spec["deploymentSpec"]["executors"]

@@ -19,7 +19,7 @@ from modelmill import recipe as recipes
 from modelmill.line import Job
 from modelmill.runners.containers import describe
 from modelmill.runners.kubeflow import compile_to
-from normal_form import of_kubeflow, of_line
+from normal_form import of_documents, of_kubeflow, of_line
 
 pytest.importorskip("kfp")
 
@@ -154,15 +154,18 @@ PLANTED: dict[str, Callable[[list[dict[str, Any]]], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def documents(package: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(package.read_text("utf-8")))
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_difference_planted_in_the_pipeline_is_seen(
-    name: str, line: dict[str, Any], package: Path, tmp_path: Path
+    name: str, line: dict[str, Any], documents: list[dict[str, Any]]
 ) -> None:
-    spec = copy.deepcopy(list(yaml.safe_load_all(package.read_text("utf-8"))))
-    PLANTED[name](spec)
-    planted = tmp_path / "planted.yaml"
-    planted.write_text(yaml.safe_dump_all(spec), "utf-8")
-    assert of_kubeflow(planted) != line
+    planted = copy.deepcopy(documents)
+    PLANTED[name](planted)
+    assert of_documents(planted) != line
 
 
 def test_differences_planted_in_the_dag_are_seen(folder: Path, tmp_path: Path) -> None:
