@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-RUN, FILE = "<run>", "<file>"
+RUN, FILE, PLACE = "<run>", "<file>", "<place>"
+SHOWN = {"system.Metrics": "metrics", "system.ClassificationMetrics": "confusion", "system.HTML": "report"}
 
 
 def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
     from modelmill import deployment as deployments
     from modelmill import recipe as recipes
     from modelmill.line import Job
-    from modelmill.runners.containers import WRITABLE, Given, Part, Pointer, PointerFile, RunName, describe
+    from modelmill.runners.containers import WRITABLE, Given, Part, Pointer, PointerFile, RunName, ShowPlace, describe
 
     described = describe(Job(recipes.load(recipe), deployments.load(deployment)))
 
@@ -37,6 +39,8 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
                 return RUN
             case PointerFile():
                 return FILE
+            case ShowPlace():
+                return PLACE
             case _:
                 return part
 
@@ -49,6 +53,7 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
             "arguments": ["".join(text(part) for part in argument) for argument in item.arguments],
             "env": dict(item.env),
             "secrets": sorted([one.name, one.secret, one.key] for one in item.secrets),
+            "shows": [kind.value for kind in item.shows],
             "after": sorted(item.after),
             "if_promoted": item.only_if_promoted,
             "always": item.always,
@@ -69,7 +74,11 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
 
 def of_kubeflow(package: Path) -> dict[str, Any]:
     """A compiled pipeline."""
-    documents = list(yaml.safe_load_all(package.read_text("utf-8")))
+    return of_documents(list(yaml.safe_load_all(package.read_text("utf-8"))))
+
+
+def of_documents(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """The documents of a compiled pipeline."""
     spec = documents[0]
     platform = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if documents[1:] else {}
     executors = spec["deploymentSpec"]["executors"]
@@ -140,6 +149,7 @@ def _walk_kubeflow(
                 for secret in placed.get("secretAsEnv", [])
                 for env in secret["keyToEnv"]
             ),
+            "shows": _shown(inner, arguments),
             "after": sorted({*pointed, *(["decide"] if promoted else [])}),
             "if_promoted": promoted,
             "always": task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED",
@@ -156,9 +166,22 @@ def _walk_kubeflow(
         }
 
 
+def _said_to_show(arguments: list[str]) -> list[str]:
+    return [item for before, item in pairwise(arguments) if before == "--show"]
+
+
+def _shown(component: dict[str, Any], arguments: list[str]) -> list[str]:
+    """What a component's output artifacts show, in the order of its arguments; each by its name and its type."""
+    artifacts = component["outputDefinitions"].get("artifacts", {})
+    found = {name: SHOWN.get(item["artifactType"]["schemaTitle"]) for name, item in artifacts.items()}
+    said = _said_to_show(arguments)
+    return [name for name in said if found.get(name) == name] + sorted(found.keys() - set(said))
+
+
 def _kubeflow_text(item: str, given: dict[str, str]) -> str:
     """A text of a command, its placeholders filled in as the backend does (component/launcher_v2.go) and no others."""
-    text = item.replace("{{$.outputs.parameters['Output'].output_file}}", FILE)
+    text = PLACE if item == "{{$}}" else item
+    text = text.replace("{{$.outputs.parameters['Output'].output_file}}", FILE)
     return re.sub(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}", lambda found: given[found[1]], text)
 
 
@@ -193,13 +216,18 @@ def of_dag(dag: Any) -> dict[str, Any]:
         extended = {name: value for name, value in resources.limits.items() if name not in {"cpu", "memory"}}
         always = str(getattr(task.trigger_rule, "value", task.trigger_rule)) == "all_done"
         env = {name: _airflow_text(value) for name, value in task.env_vars.items()}
+        arguments = [_airflow_text(item) for item in [*task.cmds, *task.arguments]]
+        arguments = [
+            PLACE if (before, item) == ("--show-in", "log") else item for before, item in pairwise(["", *arguments])
+        ]
         tasks[task.task_id] = {
             "image": task.image,
             "pull_policy": task.image_pull_policy,
             "labels": dict(task.labels),
-            "arguments": [_airflow_text(item) for item in [*task.cmds, *task.arguments]],
+            "arguments": arguments,
             "env": env,
             "secrets": sorted([item.deploy_target, item.secret, item.key] for item in task.secrets),
+            "shows": _said_to_show(arguments),
             "after": [] if always else sorted(task.upstream_task_ids),
             "if_promoted": task._pre_execute_hook is binding.skip_unless_promoted,
             "always": always,

@@ -11,7 +11,18 @@ from typer.testing import CliRunner
 
 from modelmill.cli.main import app
 from modelmill.core.errors import ModelmillError
-from modelmill.runners.containers import DECIDE, Container, Described, Given, Part, Pointer, PointerFile, RunName
+from modelmill.runners.containers import (
+    DECIDE,
+    LOG,
+    Container,
+    Described,
+    Given,
+    Part,
+    Pointer,
+    PointerFile,
+    RunName,
+    ShowPlace,
+)
 
 Execute = Callable[[Container, list[str]], str | None]
 
@@ -78,6 +89,8 @@ def _filled(container: Container, found: Orchestrated, values: Mapping[str, str]
                 return run
             case PointerFile():
                 return str(file)
+            case ShowPlace():
+                return LOG
             case _:
                 return part
 

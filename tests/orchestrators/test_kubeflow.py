@@ -73,3 +73,15 @@ def test_a_step_that_is_not_in_the_line_is_refused_by_name(tmp_path: Path) -> No
     ended = _compile(DEMO, "--output", tmp_path / "out.yaml", "--deployment", deployment)
     assert ended.returncode == 2
     assert "steps.retrian" in ended.stderr
+
+
+@pytest.mark.parametrize("output", ["file/out.yaml", "folder.yaml"])
+def test_an_output_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path, output: str) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    (tmp_path / "folder.yaml").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    ended = _compile(DEMO, "--output", tmp_path / output, "--store", "s3://bucket/line")
+    assert ended.returncode == 2
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert sorted(tmp_path.rglob("*")) == before

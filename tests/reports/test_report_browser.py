@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,3 +172,21 @@ def test_without_chromium_a_test_is_skipped_by_name_or_fails_where_all_are_requi
     monkeypatch.setenv("MODELMILL_REQUIRE_ALL", required)
     with pytest.raises(outcome, match="apt-get install -y chromium chromium-driver"), open_browser(tmp_path):
         pass
+
+
+def test_a_report_opens_inside_kubeflows_page_without_errors(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    # How frontend/src/components/viewers/HTMLViewer.tsx shows an artifact of the type HTML.
+    page = tmp_path / "viewer.html"
+    source = html.escape(pages["run"].read_text("utf-8"), quote=True)
+    page.write_text(
+        f'<!doctype html><iframe sandbox="allow-scripts" width="1100" height="700" srcdoc="{source}"></iframe>', "utf-8"
+    )
+    browser.show(page)
+    browser.driver.switch_to.frame(0)
+    assert browser.errors() == []
+    # Its script ran: the filter of changed rows counts them.
+    assert browser.run("return document.querySelector('form.filter output').textContent").endswith("rows")
+    assert browser.run("return document.documentElement.scrollWidth") <= 1100
+    browser.driver.switch_to.default_content()

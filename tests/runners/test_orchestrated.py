@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +20,7 @@ from modelmill.core.stores import open_store
 from modelmill.deployment import Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import Described, describe
+from modelmill.runners.kubeflow import compile_to
 from modelmill.runners.orchestrated import NOTIFY_VARIABLE, safe_name
 from modelmill.runners.result import RunDocument
 from orchestrate import orchestrate
@@ -173,6 +177,60 @@ def test_the_end_is_told_to_an_address(
         orchestrate(_described(folder, ran), tmp_path, "told")
         server.shutdown()
     assert [(item["run"], item["status"], item["channel"]) for item in told] == [("told", "promoted", "staging")]
+
+
+@pytest.fixture(scope="module")
+def on_kubeflow(folder: Path, ran: Path) -> Callable[..., Any]:
+    """Runs the line of the store ``ran`` as a compiled pipeline, by the rules of Kubeflow's backend."""
+    backend = pytest.importorskip("kubeflow_backend", reason="kfp is not installed", exc_type=ImportError)
+    compile_to(_described(folder, ran), ran.parent / "line.yaml")
+    return functools.partial(backend.run_package, ran.parent / "line.yaml")
+
+
+def test_a_compiled_pipeline_ends_in_what_the_containers_made_and_shows_it(
+    on_kubeflow: Callable[..., Any], ran: Path, tmp_path: Path
+) -> None:
+    found = on_kubeflow(tmp_path, "3f2c")
+    assert found.errors == {}
+    assert found.outputs["finish"][POINTER] == "promoted"
+    document = _document(ran, "3f2c")
+    assert all(row.cached for row in document.steps)
+    lane = document.targets["cpu-int8"]
+    metrics, confusion = (found.outputs["gate-cpu-int8"][name] for name in ("metrics", "confusion"))
+    assert type(metrics).schema_title == "system.Metrics"
+    assert metrics.metadata["accuracy_candidate"] == lane.candidate
+    assert metrics.metadata["drop_points_high"] == lane.drop_points_ci[1]
+    assert metrics.metadata["verdict"] == "pass"
+    assert type(confusion).schema_title == "system.ClassificationMetrics"
+    matrix = confusion.metadata["confusionMatrix"]
+    assert sum(sum(row["row"]) for row in matrix["rows"]) == metrics.metadata["rows"]
+    right = sum(row["row"][index] for index, row in enumerate(matrix["rows"]))
+    assert right / metrics.metadata["rows"] == lane.candidate
+    report = found.outputs["finish"]["report"]
+    assert type(report).schema_title == "system.HTML"
+    page = Path(report.path).read_text("utf-8")
+    assert "3f2c" in page
+    assert page.startswith("<!doctype html>")
+
+
+def test_a_compiled_pipeline_skips_publish_where_the_gate_refuses(
+    on_kubeflow: Callable[..., Any], ran: Path, tmp_path: Path
+) -> None:
+    found = on_kubeflow(tmp_path, "9a1d", {"gate_max_size_ratio": 0.0001})
+    assert found.errors == {}
+    assert "publish" not in found.commands
+    assert found.outputs["gate-cpu-int8"]["metrics"].metadata["verdict"] == "fail"
+    assert found.outputs["finish"][POINTER] == "refused"
+    assert "Refused" in Path(found.outputs["finish"]["report"].path).read_text("utf-8")
+
+
+def test_a_compiled_pipeline_tells_a_wrong_parameter_and_finishes(
+    on_kubeflow: Callable[..., Any], tmp_path: Path
+) -> None:
+    found = on_kubeflow(tmp_path, "77b0", {"gate_confidence": 2.0})
+    assert list(found.errors) == ["begin", "finish"]
+    assert "gate.confidence" in found.errors["begin"]
+    assert set(found.commands) == {"begin", "finish"}
 
 
 def test_names_of_runs_are_made_safe_and_stay_apart() -> None:

@@ -12,7 +12,17 @@ from typing import Annotated, NoReturn
 import typer
 
 import modelmill
-from modelmill.cli import artifacts, components, history, orchestration, recipes, registry, running, storage
+from modelmill.cli import (
+    artifacts,
+    components,
+    history,
+    orchestration,
+    recipes,
+    registry,
+    running,
+    schedules,
+    storage,
+)
 from modelmill.core.errors import ModelmillError
 
 app = typer.Typer(
@@ -27,6 +37,7 @@ for group in (recipes, running, components, orchestration, history, artifacts, s
     group.add_to(app)
 app.add_typer(history.runs_app, name="runs")
 app.add_typer(registry.channel_app, name="channel")
+app.add_typer(schedules.schedule_app, name="schedule")
 
 
 def _version(show: bool) -> None:

@@ -29,11 +29,12 @@ from modelmill.core.store import Store
 from modelmill.core.stores import open_store
 from modelmill.line import NODES, Job
 from modelmill.runners import airflow_local, kubeflow_local, local, orchestrated, plan, process
-from modelmill.runners.containers import SETTINGS_VARIABLE
+from modelmill.runners.containers import LOG, SETTINGS_VARIABLE, Shown
 from modelmill.runners.executor import small_facts
 from modelmill.runners.orchestrated import safe_name
 from modelmill.runners.parameters import decoded
 from modelmill.runners.result import RunDocument, warnings_of
+from modelmill.runners.showing import shower
 
 
 class Runner(StrEnum):
@@ -272,6 +273,12 @@ def task(
     pointer: Annotated[
         Path | None, typer.Option("--pointer", metavar="FILE", help="Where the pointer goes, besides stdout.")
     ] = None,
+    show: Annotated[
+        list[Shown] | None, typer.Option("--show", help="What to show of it beside its log; repeatable.")
+    ] = None,
+    show_in: Annotated[
+        str, typer.Option("--show-in", metavar="PLACE", help="Where: log, or the executor input of Kubeflow.")
+    ] = LOG,
 ) -> None:
     """Run one task of an orchestrated run: what the compiled pipeline and the DAG start in their containers.
 
@@ -287,6 +294,7 @@ def task(
         overrides=overrides or [],
         mounts=mounts or [],
         folder=folder,
+        show=shower(show or [], show_in, progress),
         progress=progress,
     )
     if pointer is not None:

@@ -194,3 +194,8 @@ class LaneEvidence(Closed):
     precision: str
     model_facts: dict[str, JSON] = Field(description="parity, fused operators, quantized operators")
     digests: dict[str, str] = Field(description="input port → digest of what was judged")
+
+    def without_texts(self) -> LaneEvidence:
+        """The same without texts of the data: what may leave the store where the recipe does not say more."""
+        rows = [row.model_copy(update={"text": None}) for row in self.disagreements]
+        return self.model_copy(update={"disagreements": rows})

@@ -23,6 +23,7 @@ from modelmill.runners.containers import (
     BEGIN,
     DECIDE,
     FINISH,
+    LOG,
     Argument,
     Container,
     Described,
@@ -31,6 +32,7 @@ from modelmill.runners.containers import (
     Pointer,
     PointerFile,
     RunName,
+    ShowPlace,
     describe,
 )
 from modelmill.runners.parameters import Parameter, for_cluster
@@ -220,6 +222,8 @@ def _text(argument: Argument, described: Described, pointer_file: str) -> str:
                 return pointer_file
             case Template():
                 return str(part)
+            case ShowPlace():
+                return LOG
             case _:
                 return _literal(part)
 

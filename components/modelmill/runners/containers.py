@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from modelmill.core.contract import Closed, StepContract, Zone
 from modelmill.core.errors import DeploymentError
@@ -27,6 +28,21 @@ WRITABLE = {"tmp": "/tmp", "work": "/work"}
 """The folders that a container may write, by the name of the volume in each; its root file system is read-only.
 
 ``/work`` is the home of the image's user, with the cache of an S3 store in it."""
+
+
+LOG = "log"
+"""The `ShowPlace` of an orchestrator that has no page for it."""
+
+
+class Shown(StrEnum):
+    """What a task has for people beside its log."""
+
+    METRICS = "metrics"
+    """Small numbers."""
+    CONFUSION = "confusion"
+    """A confusion matrix of the candidate."""
+    REPORT = "report"
+    """A page that needs nothing else."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,12 @@ class PointerFile:
     """The file in which the orchestrator looks for this task's pointer."""
 
 
-Part = str | Given | Pointer | RunName | PointerFile
+@dataclass(frozen=True)
+class ShowPlace:
+    """Where the orchestrator shows people what this task found."""
+
+
+Part = str | Given | Pointer | RunName | PointerFile | ShowPlace
 Argument = tuple[Part, ...]
 """One argument; its parts stand together without a space."""
 
@@ -70,6 +91,7 @@ class Container:
         arguments: The whole command.
         env: Environment variables.
         secrets: Environment variables from secrets.
+        shows: What people are shown of it; the arguments say so, too.
         after: Tasks that it waits for.
         only_if_promoted: Runs only where `DECIDE` said ``pass``; skipped otherwise.
         always: Runs last, however the others ended.
@@ -91,6 +113,7 @@ class Container:
     arguments: tuple[Argument, ...]
     env: Mapping[str, str]
     secrets: Sequence[SecretEnv]
+    shows: tuple[Shown, ...]
     after: tuple[str, ...]
     only_if_promoted: bool
     always: bool
@@ -171,6 +194,7 @@ def _task(job: Job, task: Task) -> Container:
         light=task.contract.light,
         only_if_promoted=task.node.requires_verdicts,
         zone=task.contract.zone,
+        shows=(Shown.METRICS, Shown.CONFUSION) if task.contract.name == "gate" else (),
     )
 
 
@@ -234,7 +258,9 @@ def _decide(job: Job, gates: Sequence[str]) -> Container:
 
 def _finish(job: Job) -> Container:
     # It waits for all others, which no argument says: what they found is in the run's record.
-    return _container(job.deployment, FINISH, "Write the run's report and tell how it ended", (), always=True)
+    return _container(
+        job.deployment, FINISH, "Write the run's report and tell how it ended", (), always=True, shows=(Shown.REPORT,)
+    )
 
 
 def _container(
@@ -252,6 +278,7 @@ def _container(
     always: bool = False,
     zone: Zone = Zone.UNTRUSTED,
     head: Sequence[Argument] | None = None,
+    shows: tuple[Shown, ...] = (),
 ) -> Container:
     own = deployment.steps.get(step or id)
     for kind, table in (("images", deployment.images), ("pools", deployment.pools)):
@@ -270,7 +297,9 @@ def _container(
     ]
     # Where publish has a secret of its own for a variable, the one that all steps have is no longer its.
     secrets = [*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])]
-    whole = (*(head or task), *arguments, ("--pointer",), (PointerFile(),))
+    show: list[Argument] = [argument for kind in shows for argument in (("--show",), (kind.value,))]
+    show += [("--show-in",), (ShowPlace(),)] if shows else []
+    whole = (*(head or task), *arguments, *show, ("--pointer",), (PointerFile(),))
     pointed = [part.task for argument in whole for part in argument if isinstance(part, Pointer)]
     after = [*dict.fromkeys(pointed), *([DECIDE] if only_if_promoted else [])]
     return Container(
@@ -281,6 +310,7 @@ def _container(
         arguments=whole,
         env={**deployment.env, **(env or {})},
         secrets=list({item.name: item for item in secrets}.values()),
+        shows=shows,
         after=tuple(after),
         only_if_promoted=only_if_promoted,
         always=always,

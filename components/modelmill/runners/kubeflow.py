@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from modelmill.runners.containers import (
     Pointer,
     PointerFile,
     RunName,
+    Shown,
+    ShowPlace,
 )
 
 POINTER = "Output"
@@ -30,10 +34,14 @@ POINTER = "Output"
 in a condition: any other made it skip the branch and call the run a success (kfp 2.17)."""
 RUN_ID = "{{$.pipeline_job_uuid}}"
 """The id in the address of a run's page. A run's name is what its starter called it, and two may be called the same."""
+EXECUTOR_INPUT = "{{$}}"
+"""What the backend tells a container of itself: where its output artifacts go."""
 RUN = "run"
 """The input that takes it: the backend fills it into a task's inputs alone (driver/resolve.go), not into commands."""
 Input = Given | Pointer | RunName
 """What of a container's arguments is a task's input."""
+SHOWN = {Shown.METRICS: "Metrics", Shown.CONFUSION: "ClassificationMetrics", Shown.REPORT: "HTML"}
+"""What is shown → the type of the output artifact, which decides what its page looks like."""
 _TYPES: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 _NAMES = {"string": "STRING", "integer": "NUMBER_INTEGER", "number": "NUMBER_DOUBLE", "boolean": "BOOLEAN"}
 
@@ -46,24 +54,46 @@ def compile_to(described: Described, path: Path) -> None:
         path: The file to write; ``.yaml``.
 
     Raises:
-        UsageError: kfp is not installed, or the file's name does not end in .yaml.
+        UsageError: kfp is not installed, the file's name does not end in .yaml, or it cannot be written.
     """
     if path.suffix not in {".yaml", ".yml"}:
         what = f"{path.name} does not end in .yaml, which is what a pipeline is"
         raise UsageError(what, where="--output", fix=f"write to {path.with_suffix('.yaml')}")
+    package = compiled(described)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(package)
+    except OSError as problem:
+        what = f"{path} cannot be written: {problem.strerror}"
+        raise UsageError(what, where="--output", fix="name a file in a folder that you may write to") from None
+
+
+def compiled(described: Described) -> bytes:
+    """A line as a pipeline package.
+
+    Raises:
+        UsageError: kfp is not installed.
+    """
     kfp = library()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kfp.compiler.Compiler().compile(pipeline_func=pipeline_of(described), package_path=str(path))
+
+    def write(path: Path) -> bytes:
+        kfp.compiler.Compiler().compile(pipeline_func=pipeline_of(described), package_path=str(path))
+        return path.read_bytes()
+
+    # For each setting of each task kfp reads the source of all its callers, and a thread's first function has none.
+    with tempfile.TemporaryDirectory(prefix="modelmill-") as folder, ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(write, Path(folder) / "pipeline.yaml").result()
 
 
 def library() -> Any:
-    """The module ``kfp`` with its compiler, its local runner and its extension for Kubernetes.
+    """The module ``kfp`` with its client, compiler, local runner and extension for Kubernetes.
 
     Raises:
         UsageError: It is not installed.
     """
     try:
         import kfp
+        import kfp.client
         import kfp.compiler
         import kfp.kubernetes
         import kfp.local
@@ -107,10 +137,11 @@ def pipeline_of(described: Described) -> Any:
         ]
     )
     body.__annotations__ = {item.name: _TYPES[item.type] for item in described.parameters}
-    return dsl.pipeline(name=_pipeline_name(described.name), description=described.summary)(body)
+    return dsl.pipeline(name=pipeline_name(described.name), description=described.summary)(body)
 
 
-def _pipeline_name(name: str) -> str:
+def pipeline_name(name: str) -> str:
+    """A recipe's name as Kubeflow takes it: letters, digits and hyphens."""
     return name.replace(".", "-").replace("_", "-")
 
 
@@ -170,7 +201,13 @@ def _component(container: Container, kinds: Mapping[str, str]) -> dict[str, Any]
     inputs = {name: kinds[part.parameter] if isinstance(part, Given) else "STRING" for part, name in names.items()}
     definitions = {
         "inputDefinitions": {"parameters": {name: {"parameterType": kind} for name, kind in inputs.items()}},
-        "outputDefinitions": {"parameters": {POINTER: {"parameterType": "STRING"}}},
+        "outputDefinitions": {
+            "parameters": {POINTER: {"parameterType": "STRING"}},
+            "artifacts": {
+                kind.value: {"artifactType": {"schemaTitle": f"system.{SHOWN[kind]}", "schemaVersion": "0.0.1"}}
+                for kind in container.shows
+            },
+        },
     }
     command = ["".join(_text(part, names) for part in argument) for argument in container.arguments]
     executor = {"image": container.image, "command": command}
@@ -191,6 +228,8 @@ def _text(part: Part, names: Mapping[Input, str]) -> str:
             return part
         case PointerFile():
             return f"{{{{$.outputs.parameters['{POINTER}'].output_file}}}}"
+        case ShowPlace():
+            return EXECUTOR_INPUT
         case _:
             return f"{{{{$.inputs.parameters['{names[part]}']}}}}"
 
@@ -208,7 +247,7 @@ def _placed(kfp: Any, task: Any, container: Container) -> Any:
         task.set_accelerator_type(container.pool.accelerator).set_accelerator_limit(container.accelerators)
     for name, value in sorted(container.env.items()):
         task.set_env_variable(name, value)
-    if not container.always:
+    if container.retries and not container.always:
         task.set_retry(
             num_retries=container.retries, backoff_duration=f"{container.retry_seconds}s", backoff_factor=2.0
         )

@@ -28,11 +28,12 @@ from modelmill.core.store import Store
 from modelmill.deployment import Deployment
 from modelmill.line import Job, Task, decide, expand
 from modelmill.recipe import Located, Recipe, from_mapping
-from modelmill.runners import container
+from modelmill.runners import container, findings
 from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH, RECIPE_VARIABLE
 from modelmill.runners.parameters import decoded, parameters_of
 from modelmill.runners.result import RunDocument, Status
+from modelmill.runners.showing import Show
 
 NOTIFY_VARIABLE = "MODELMILL_NOTIFY_URL"
 """Where the end of a run is told, as one JSON document by POST."""
@@ -59,6 +60,7 @@ def run_task(
     overrides: Sequence[str],
     mounts: Sequence[str],
     folder: Path | None = None,
+    show: Show | None = None,
     progress: Progress,
 ) -> str:
     """Do what one container of `modelmill.runners.containers` does; what its pointer says.
@@ -72,6 +74,7 @@ def run_task(
         overrides: ``PATH=VALUE`` for `BEGIN`.
         mounts: Directories that ``file:`` sources may lie in.
         folder: Where relative ``file:`` sources start; on a cluster there are none.
+        show: Takes what people are shown of the task.
         progress: Where to report to.
 
     Raises:
@@ -80,7 +83,7 @@ def run_task(
     if name == BEGIN:
         return _begin(store, run, overrides)
     if name == FINISH:
-        return _finish(store, run, progress).value
+        return _finish(store, run, show, progress).value
     if recipe is None:
         what = f"the task {name} needs the recipe's digest"
         raise UsageError(what, where="--recipe", fix=f"pass what the task {BEGIN} printed")
@@ -89,7 +92,7 @@ def run_task(
         if name == DECIDE:
             return _decide(store, job, inputs, progress).value
         with leases.lease(store, run):
-            return _run(name, store, job, run, inputs, progress)
+            return _run(name, store, job, run, inputs, show, progress)
     except ModelmillError as error:
         told = {"error": f"{name}: {error}", "error_class": type(error).__name__}
         with suppress(StoreError):
@@ -143,7 +146,9 @@ def _job(store: Store, digest: str, run: str, mounts: Sequence[str] = (), folder
     return Job(located, Deployment(store=store.uri, mounts=list(mounts)), run)
 
 
-def _run(name: str, store: Store, job: Job, run: str, inputs: Sequence[str], progress: Progress) -> str:
+def _run(
+    name: str, store: Store, job: Job, run: str, inputs: Sequence[str], show: Show | None, progress: Progress
+) -> str:
     tasks = {task.id: task for task in expand(job)}
     if name not in tasks:
         what = f"the recipe's line has no task {name!r}"
@@ -160,6 +165,9 @@ def _run(name: str, store: Store, job: Job, run: str, inputs: Sequence[str], pro
         return published(found.model_copy(update={"steps": rows}), store, result.effect)
 
     _update(store, run, add)
+    if show is not None and task.contract.name == "gate":
+        evidence = evidence_of(store, result.record.outputs["verdict"], progress)
+        show(findings.of_lane(store, evidence, str(digests["candidate"]), progress))
     return result.key
 
 
@@ -207,7 +215,7 @@ def _decide(store: Store, job: Job, inputs: Sequence[str], progress: Progress) -
     return decision
 
 
-def _finish(store: Store, run: str, progress: Progress) -> Status:
+def _finish(store: Store, run: str, show: Show | None, progress: Progress) -> Status:
     """Write the report and the run's last record, and tell how it ended.
 
     Raises:
@@ -241,6 +249,8 @@ def _finish(store: Store, run: str, progress: Progress) -> Status:
     _save(store, document)
     _notify(document, progress)
     document.raise_error()
+    if show is not None:
+        show(findings.of_run(document, list(lanes.values()), job.recipe))
     progress.fact(f"run {run}: {document.status.value}; report {document.report}")
     return document.status
 

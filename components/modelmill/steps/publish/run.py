@@ -30,7 +30,7 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     refused = [lane for lane in lanes if not lane.passed]
     paths = assemble.place(passed)
     files, placed = assemble.copy_models(directory, passed, paths, progress)
-    shown = [lane.evidence if settings.texts else _without_texts(lane.evidence) for lane in passed]
+    shown = [lane.evidence if settings.texts else lane.evidence.without_texts() for lane in passed]
 
     evidence = {}
     for lane, found in zip(passed, shown, strict=True):
@@ -65,11 +65,6 @@ def _targets(settings: Settings) -> list[str]:
     targets = settings.recipe.get("targets")
     named = [item.get("name") for item in targets if isinstance(item, dict)] if isinstance(targets, list) else []
     return [name for name in named if isinstance(name, str)]
-
-
-def _without_texts(evidence: LaneEvidence) -> LaneEvidence:
-    rows = [row.model_copy(update={"text": None}) for row in evidence.disagreements]
-    return evidence.model_copy(update={"disagreements": rows})
 
 
 def _report(settings: Settings, digest: str, lanes: Sequence[LaneEvidence], refused: Sequence[assemble.Lane]) -> str:

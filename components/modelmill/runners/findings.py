@@ -1,0 +1,124 @@
+"""What people are shown of a task beside its log: small numbers, a confusion matrix, a page.
+
+No text of the data is in it unless the recipe's ``publish.texts`` says so: an orchestrator's own storage and pages have
+other readers than the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from modelmill.core.contract import JSON
+from modelmill.core.evidence import LaneEvidence
+from modelmill.core.predictions import read_predictions
+from modelmill.core.progress import Progress
+from modelmill.core.store import Store
+from modelmill.recipe import Recipe
+from modelmill.reports.plain import cut, plain
+from modelmill.reports.render import render_run
+from modelmill.runners import view
+from modelmill.runners.result import RunDocument
+
+MATRIX_LABELS = 30
+"""Rows and columns of a matrix at most: Kubeflow's page draws every cell, and 150 × 150 of them are no picture."""
+PREDICTIONS_BYTES = 64 * 2**20
+"""Of a predictions artifact at most: a gate whose verdict is stored does not download a gigabyte for a picture."""
+_LABEL_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows by what is right (rows) and what the candidate says (columns)."""
+
+    labels: tuple[str, ...]
+    cells: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one task has to show; what it has not stays empty."""
+
+    metrics: Mapping[str, str | float] = field(default_factory=dict)
+    confusion: Matrix | None = None
+    page: str | None = None
+
+
+def of_lane(store: Store, evidence: LaneEvidence, predictions: str, progress: Progress) -> Findings:
+    """What a gate shows.
+
+    Args:
+        store: Where artifacts live.
+        evidence: What the gate found.
+        predictions: Digest of the candidate's.
+        progress: Where to report to.
+    """
+    return Findings(metrics=metrics_of(evidence), confusion=_confusion(store, predictions, progress))
+
+
+def of_run(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Recipe) -> Findings:
+    """What a finished run shows: its report."""
+    shown = lanes if recipe.publish.texts else [lane.without_texts() for lane in lanes]
+    dumped = cast("dict[str, JSON]", recipe.model_dump(mode="json"))
+    return Findings(page=render_run(view.run_view(document, shown, dumped)))
+
+
+def metrics_of(evidence: LaneEvidence) -> dict[str, str | float]:
+    """A lane's numbers under names that stay the same from run to run, so that runs can be compared."""
+    name, measured = evidence.metric.name, evidence.measurements
+    low, high = evidence.drop_points_ci
+    found: dict[str, str | float] = {
+        "verdict": evidence.verdict.value,
+        "rows": evidence.rows,
+        f"{name}_baseline": evidence.baseline,
+        f"{name}_candidate": evidence.candidate,
+        "drop_points": evidence.drop_points,
+        "drop_points_low": low,
+        "drop_points_high": high,
+        "size_ratio": measured.size_ratio,
+        "size_bytes": measured.size_bytes,
+        "peak_rss_bytes": measured.peak_rss_bytes,
+    }
+    for cell in measured.latency:
+        shape = f"batch_{cell.batch_size}_length_{cell.sequence_length}"
+        found[f"speedup_{shape}"] = cell.speedup
+        found[f"speedup_{shape}_low"], found[f"speedup_{shape}_high"] = cell.speedup_ci
+        found[f"candidate_ms_p50_{shape}"] = cell.candidate_ms_p50
+    return found
+
+
+def _confusion(store: Store, predictions: str, progress: Progress) -> Matrix | None:
+    manifest = store.read_manifest(predictions)
+    if manifest is None or manifest.size > PREDICTIONS_BYTES:
+        return None
+    document, arrays = read_predictions(store.get_artifact(predictions, progress))
+    reference, predicted = arrays["reference"], arrays["predicted"]
+    classes = document.labels and predicted.ndim == 1 and np.issubdtype(predicted.dtype, np.integer)
+    return matrix(reference, predicted, document.labels) if classes else None
+
+
+def matrix(reference: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> Matrix:
+    """The confusion matrix; of more than `MATRIX_LABELS` classes those with the most errors, the others as one.
+
+    Args:
+        reference: int, shape (rows,): numbers of labels.
+        predicted: The same.
+        labels: Their names.
+    """
+    count = len(labels)
+    cells = np.zeros((count, count), dtype=np.int64)
+    np.add.at(cells, (reference, predicted), 1)
+    named = [plain(cut(label, _LABEL_LENGTH)) for label in labels]
+    if count > MATRIX_LABELS:
+        errors = cells.sum(axis=0) + cells.sum(axis=1) - 2 * np.diag(cells)
+        shown = np.sort(np.argsort(-errors, kind="stable")[: MATRIX_LABELS - 1])
+        place = np.full(count, MATRIX_LABELS - 1)
+        place[shown] = np.arange(MATRIX_LABELS - 1)
+        folded = np.zeros((MATRIX_LABELS, MATRIX_LABELS), dtype=np.int64)
+        np.add.at(folded, (place[reference], place[predicted]), 1)
+        named = [*(named[index] for index in shown), f"({count - MATRIX_LABELS + 1} other classes)"]
+        cells = folded
+    return Matrix(tuple(named), tuple(tuple(int(cell) for cell in row) for row in cells))
