@@ -20,7 +20,7 @@ from modelmill.core.stores import open_store
 from modelmill.deployment import Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import Described, describe
-from modelmill.runners.kubeflow import compile_to
+from modelmill.runners.kubeflow import POINTER, compile_to
 from modelmill.runners.orchestrated import NOTIFY_VARIABLE, safe_name
 from modelmill.runners.result import RunDocument
 from orchestrate import orchestrate
