@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from podman import Podman, require_podman
 from small_models import make_checkpoint
 from tiny_artifacts import export_checkpoint, quantize_graph
 
@@ -40,3 +41,15 @@ def exported(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quantized(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny classifier as an int8 model artifact. Read-only."""
     return quantize_graph(exported, tmp_path_factory.mktemp("quantized"))
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    """podman, or a skip."""
+    return require_podman(tmp_path_factory.mktemp("podman"))
+
+
+@pytest.fixture(scope="session")
+def cpu_image(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The CPU image of the working tree: built once, and again when its source has changed (minutes)."""
+    return podman.cpu_image(tmp_path_factory.mktemp("cpu-image"))

@@ -13,17 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-_NO_CLUSTER = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "current-context": "none",
-    "clusters": [{"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}],
-    "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
-    "users": [{"name": "none", "user": {}}],
-}
-"""The provider reads a configuration before it builds a pod; nothing answers at this one's address."""
-
-
 def airflow_python() -> Path:
     """``.venv-airflow/bin/python``; a test without it is skipped, or fails under MODELMILL_REQUIRE_ALL=1."""
     python = Path(os.environ.get("MODELMILL_AIRFLOW_PYTHON", ROOT / ".venv-airflow" / "bin" / "python"))
@@ -35,6 +24,27 @@ def airflow_python() -> Path:
     return python
 
 
+def airflow_environment(home: Path, **variables: str) -> dict[str, str]:
+    """What Airflow runs in: a home, a DAGs folder in it, this source, and a cluster that does not answer.
+
+    Args:
+        home: Becomes AIRFLOW_HOME.
+        variables: Environment variables besides.
+    """
+    (home / "dags").mkdir(parents=True, exist_ok=True)
+    # The provider reads a configuration before it builds a pod.
+    (home / "kubeconfig").write_text(json.dumps(kubeconfig("http://127.0.0.1:9")), "utf-8")
+    return {
+        **os.environ,
+        "KUBECONFIG": str(home / "kubeconfig"),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "PYTHONPATH": f"{ROOT / 'components'}:{ROOT / 'tests'}",
+        **variables,
+    }
+
+
 def in_airflow(script: Path, *arguments: str | Path, home: Path, **variables: str) -> Any:
     """Run a script with Airflow; the JSON it prints.
 
@@ -44,17 +54,26 @@ def in_airflow(script: Path, *arguments: str | Path, home: Path, **variables: st
         home: Becomes AIRFLOW_HOME.
         variables: Environment variables besides.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "kubeconfig").write_text(json.dumps(_NO_CLUSTER), "utf-8")
-    environment = {
-        **os.environ,
-        "KUBECONFIG": str(home / "kubeconfig"),
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "PYTHONPATH": f"{ROOT / 'components'}:{ROOT / 'tests'}",
-        **variables,
-    }
+    return asked_airflow(script, *arguments, environment=airflow_environment(home, **variables))[0]
+
+
+def asked_airflow(
+    script: Path, *arguments: str | Path, environment: dict[str, str], timeout: float = 300
+) -> tuple[Any, str]:
+    """Run a script with Airflow; the JSON it prints and what it wrote to stderr."""
     command = [str(airflow_python()), str(script), *(str(item) for item in arguments)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
     assert ended.returncode == 0, ended.stderr[-4000:]
-    return json.loads(ended.stdout.strip().splitlines()[-1])
+    return json.loads(ended.stdout.strip().splitlines()[-1]), ended.stderr
+
+
+def kubeconfig(server: str) -> dict[str, Any]:
+    """A Kubernetes configuration that names one server and no user."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [{"name": "here", "cluster": {"server": server}}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "none"}}],
+        "users": [{"name": "none", "user": {}}],
+    }

@@ -25,7 +25,16 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
     from modelmill import deployment as deployments
     from modelmill import recipe as recipes
     from modelmill.line import Job
-    from modelmill.runners.containers import Given, Part, Pointer, PointerFile, RunName, ShowPlace, describe
+    from modelmill.runners.containers import (
+        WRITABLE,
+        Given,
+        Part,
+        Pointer,
+        PointerFile,
+        RunName,
+        ShowPlace,
+        describe,
+    )
 
     described = describe(Job(recipes.load(recipe), deployments.load(deployment)))
 
@@ -49,6 +58,7 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
         tasks[item.id] = {
             "image": item.image,
             "pull_policy": item.pull_policy,
+            "labels": dict(item.labels),
             "arguments": ["".join(text(part) for part in argument) for argument in item.arguments],
             "env": dict(item.env),
             "secrets": sorted([one.name, one.secret, one.key] for one in item.secrets),
@@ -64,6 +74,8 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
             "retries": 0 if item.always else item.retries,
             "retry_seconds": item.retry_seconds if item.retries and not item.always else None,
             "timeout_minutes": item.timeout_minutes,
+            "non_root": True,
+            "writable": sorted([name, path] for name, path in WRITABLE.items()),
         }
     parameters = {item.name: [item.type, item.default] for item in described.parameters}
     return {"name": described.name, "parameters": parameters, "tasks": tasks}
@@ -138,6 +150,7 @@ def _walk_kubeflow(
         tasks[label] = {
             "image": container["image"],
             "pull_policy": placed["imagePullPolicy"],
+            "labels": placed.get("podMetadata", {}).get("labels", {}),
             "arguments": arguments,
             "env": {item["name"]: item["value"] for item in container.get("env", [])},
             "secrets": sorted(
@@ -157,6 +170,8 @@ def _walk_kubeflow(
             "retries": int(retry.get("maxRetryCount", 0)),
             "retry_seconds": int(float(retry["backoffDuration"].rstrip("s"))) if retry else None,
             "timeout_minutes": int(placed["activeDeadlineSeconds"]) // 60,
+            "non_root": placed.get("securityContext", {}).get("runAsNonRoot", False),
+            "writable": sorted([one["volumeName"], one["mountPath"]] for one in placed.get("emptyDirMounts", [])),
         }
 
 
@@ -175,7 +190,7 @@ def _shown(component: dict[str, Any], arguments: list[str]) -> list[str]:
 def _kubeflow_text(item: str, given: dict[str, str]) -> str:
     """A text of a command, its placeholders filled in as the backend does (component/launcher_v2.go) and no others."""
     text = PLACE if item == "{{$}}" else item
-    text = text.replace("{{$.outputs.parameters['pointer'].output_file}}", FILE)
+    text = text.replace("{{$.outputs.parameters['Output'].output_file}}", FILE)
     return re.sub(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}", lambda found: given[found[1]], text)
 
 
@@ -217,6 +232,7 @@ def of_dag(dag: Any) -> dict[str, Any]:
         tasks[task.task_id] = {
             "image": task.image,
             "pull_policy": task.image_pull_policy,
+            "labels": dict(task.labels),
             "arguments": arguments,
             "env": env,
             "secrets": sorted([item.deploy_target, item.secret, item.key] for item in task.secrets),
@@ -234,6 +250,8 @@ def of_dag(dag: Any) -> dict[str, Any]:
             "retries": task.retries,
             "retry_seconds": int(task.retry_delay.total_seconds()) if task.retries else None,
             "timeout_minutes": task.active_deadline_seconds // 60,
+            "non_root": task.container_security_context.run_as_non_root,
+            "writable": sorted([one.name, one.mount_path] for one in task.volume_mounts),
         }
         if always:
             assert task.upstream_task_ids == set(dag.task_ids) - {task.task_id}

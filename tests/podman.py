@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "localhost/modelmill-test-base:bookworm"
-CPU = "localhost/modelmill-cpu:test"
+_SOURCE = ("images/cpu", "components/modelmill")
 _CONF = """
 [containers]
 default_ulimits = ["nofile=16384:16384", "nproc=32768:32768"]
@@ -24,23 +25,43 @@ events_logger = "file"
 """
 
 
+def _digest_of_source() -> str:
+    """What the CPU image is made of; the same files give the same twelve digits."""
+    digest = hashlib.sha256()
+    for file in sorted(path for folder in _SOURCE for path in (ROOT / folder).rglob("*") if path.is_file()):
+        if "__pycache__" not in file.parts:
+            digest.update(f"{file.relative_to(ROOT)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+CPU = f"localhost/modelmill-cpu:test-{_digest_of_source()}"
+"""The CPU image's tag, of its own for every state of the source: an image is never taken for that of another state."""
+
+
 class Podman:
     """podman with settings of its own, which a machine without systemd and crun needs."""
 
     def __init__(self, folder: Path) -> None:
-        self._conf = folder / "containers.conf"
-        self._conf.write_text(_CONF, "utf-8")
+        conf = folder / "containers.conf"
+        conf.write_text(_CONF, "utf-8")
+        self._environment = {**os.environ, "CONTAINERS_CONF": str(conf)}
 
     def __call__(self, *arguments: str | Path, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run podman."""
         return subprocess.run(
             ["podman", *(str(item) for item in arguments)],
-            env={**os.environ, "CONTAINERS_CONF": str(self._conf)},
+            env=self._environment,
             capture_output=True,
             text=True,
             check=False,
             timeout=timeout,
         )
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """Start podman with pipes."""
+        command = ["podman", *(str(item) for item in arguments)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe)
 
     def base(self, folder: Path) -> str:
         """The base image: Debian with its Python 3.11."""
@@ -55,6 +76,12 @@ class Podman:
             shutil.rmtree(root)
             (folder / "base.tar").unlink()
         return BASE
+
+    def cpu_image(self, folder: Path) -> str:
+        """The CPU image of this source; built unless it is there."""
+        if self("image", "exists", CPU).returncode != 0:
+            self.build(ROOT / "images" / "cpu" / "Dockerfile", CPU, self.base(folder))
+        return CPU
 
     def build(self, dockerfile: Path, tag: str, base: str) -> str:
         """An image; pip inside finds packages where pip on this machine does."""

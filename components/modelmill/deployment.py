@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +49,15 @@ class SecretEnv(Closed):
     key: str = Field(description="the key in the secret")
 
 
+class Backend(StrEnum):
+    """What runs a DAG's containers."""
+
+    KUBERNETES = "kubernetes"
+    DOCKER = "docker"
+    """The container engine of the Airflow worker's machine: mounts are bound read-only, a directory store for writing,
+    and a secret is the worker's environment variable of the same name."""
+
+
 class StepDeployment(Closed):
     """What holds for one step; what is left out is as for all steps."""
 
@@ -65,6 +75,9 @@ class Deployment(Closed):
         None,
         description="directories that file: sources may lie in; left out, any may be read (one machine, one user)",
     )
+    backend: Backend = Field(
+        Backend.KUBERNETES, description="whether a DAG's tasks are pods, or containers on the machine of its worker"
+    )
     namespace: str = Field("modelmill", description="the Kubernetes namespace of the steps' pods")
     images: dict[str, str] = Field(
         default_factory=lambda: {"cpu": "modelmill-cpu:0.1.0", "gpu": "modelmill-gpu:0.1.0"},
@@ -79,11 +92,18 @@ class Deployment(Closed):
     retries: int = Field(2, ge=0, le=20, description="attempts after the first, where something outside failed")
     retry_seconds: int = Field(30, ge=1, description="wait before the first retry; it doubles")
     timeout_minutes: int = Field(240, ge=1, description="of one attempt of a step")
+    start_minutes: int = Field(
+        15,
+        ge=1,
+        description="how long Airflow lets a pod wait for a node, and then for its image, before it fails: a pool that "
+        "grows from nothing takes minutes",
+    )
     steps: dict[str, StepDeployment] = Field(default_factory=dict, description="step, as the line names it → its own")
     env: dict[str, str] = Field(default_factory=dict, description="environment of every step; no secrets")
     secrets: list[SecretEnv] = Field(default_factory=list, description="environment of every step from secrets")
     release_secrets: list[SecretEnv] = Field(
-        default_factory=list, description="the same for the steps that may write the registry, and no other"
+        default_factory=list,
+        description="the same for the steps that may write the registry, and no other; in place of one of that name",
     )
     service_accounts: dict[Zone, str] = Field(
         default_factory=lambda: {Zone.UNTRUSTED: "modelmill-work", Zone.RELEASE: "modelmill-release"},

@@ -13,6 +13,7 @@ from normal_form import dags_in, of_airflow, of_dag
 DIFFERENCES: dict[str, Callable[[Any], object]] = {
     "image": lambda task: setattr(task, "image", "other"),
     "pull policy": lambda task: setattr(task, "image_pull_policy", "Always"),
+    "label": lambda task: task.labels.clear(),
     "one argument": lambda task: task.cmds.pop(4),
     "one input": lambda task: task.cmds.__setitem__(-3, task.cmds[-3].replace("#", "#x")),
     "one variable": lambda task: task.env_vars.popitem(),
@@ -25,6 +26,8 @@ DIFFERENCES: dict[str, Callable[[Any], object]] = {
     "tolerations": lambda task: task.tolerations.clear(),
     "retries": lambda task: setattr(task, "retries", 7),
     "time-out": lambda task: setattr(task, "active_deadline_seconds", 60),
+    "root": lambda task: setattr(task.container_security_context, "run_as_non_root", None),
+    "writable folder": lambda task: task.volume_mounts.pop(),
     "condition": lambda task: setattr(task, "_pre_execute_hook", print),
     "what is shown": lambda task: task.dag.get_task("finish").cmds.remove("report"),
     "where it is shown": lambda task: task.dag.get_task("finish").cmds.__setitem__(-3, "elsewhere"),

@@ -139,10 +139,13 @@ PLANTED: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     "memory": lambda spec: _executor(spec, "retrain")["resources"].update(
         resourceMemoryLimit="1Gi", resourceMemoryRequest="1Gi"
     ),
+    "label": lambda spec: _placed(spec, "fetch").pop("podMetadata"),
     "node selector": lambda spec: _placed(spec, "fetch").pop("nodeSelector"),
     "toleration": lambda spec: _placed(spec, "fetch").pop("tolerations"),
     "retries": lambda spec: _task(spec, "fetch").pop("retryPolicy"),
     "time-out": lambda spec: _placed(spec, "fetch").update(activeDeadlineSeconds="60"),
+    "root": lambda spec: _placed(spec, "fetch").pop("securityContext"),
+    "writable folder": lambda spec: _placed(spec, "fetch")["emptyDirMounts"].pop(),
     "condition": _unconditional,
     "edge": lambda spec: _task(spec, "retrain")["inputs"]["parameters"].update(
         fetch={"runtimeValue": {"constant": "sha256:0"}}
@@ -176,7 +179,7 @@ def test_differences_planted_in_the_dag_are_seen(folder: Path, tmp_path: Path) -
         MODELMILL_RECIPES=str(folder / "recipes"),
         MODELMILL_DEPLOYMENT=str(folder / "deployment.yaml"),
     )
-    assert found == {"planted": 15, "unseen": []}
+    assert found == {"planted": 18, "unseen": []}
 
 
 @pytest.mark.figures

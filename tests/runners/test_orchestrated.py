@@ -20,7 +20,7 @@ from modelmill.core.stores import open_store
 from modelmill.deployment import Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import Described, describe
-from modelmill.runners.kubeflow import compile_to
+from modelmill.runners.kubeflow import POINTER, compile_to
 from modelmill.runners.orchestrated import NOTIFY_VARIABLE, safe_name
 from modelmill.runners.result import RunDocument
 from orchestrate import orchestrate
@@ -192,7 +192,7 @@ def test_a_compiled_pipeline_ends_in_what_the_containers_made_and_shows_it(
 ) -> None:
     found = on_kubeflow(tmp_path, "3f2c")
     assert found.errors == {}
-    assert found.outputs["finish"]["pointer"] == "promoted"
+    assert found.outputs["finish"][POINTER] == "promoted"
     document = _document(ran, "3f2c")
     assert all(row.cached for row in document.steps)
     lane = document.targets["cpu-int8"]
@@ -220,7 +220,7 @@ def test_a_compiled_pipeline_skips_publish_where_the_gate_refuses(
     assert found.errors == {}
     assert "publish" not in found.commands
     assert found.outputs["gate-cpu-int8"]["metrics"].metadata["verdict"] == "fail"
-    assert found.outputs["finish"]["pointer"] == "refused"
+    assert found.outputs["finish"][POINTER] == "refused"
     assert "Refused" in Path(found.outputs["finish"]["report"].path).read_text("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The generated documents: step tables, recipe reference, command reference.
+"""The generated documents: step tables, recipe reference, command reference, and what the chart takes from the code.
 
 ``python -m modelmill.cli.docs`` writes them; with ``--check`` it fails where one is not what the code says. A document
 with marks (``<!-- generated: NAME -->`` … ``<!-- /generated -->``) is filled between them; the rest is a person's.
@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from modelmill import recipe as recipes
+from modelmill.cli import chart
 from modelmill.cli.main import app
 from modelmill.cli.recipes import starter
 from modelmill.core.contract import StepContract
@@ -24,6 +25,7 @@ from modelmill.line import LINE, Scope
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "components" / "modelmill"
+CHART = ROOT / "charts" / "modelmill"
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
@@ -169,11 +171,19 @@ def documents() -> Iterator[tuple[Path, Callable[[str], str]]]:
     for name in dict.fromkeys(node.contract.name for node in LINE):
         contracts = [node.contract for node in LINE if node.contract.name == name]
         path = SOURCE / "steps" / name.replace("-", "_") / "README.md"
-        yield path, lambda text, contracts=contracts: _filled(text, contract_tables(contracts))  # type: ignore[misc]
+        yield path, lambda text, contracts=contracts: _filled(text, "contract", contract_tables(contracts))  # type: ignore[misc]
+    yield CHART / "values.schema.json", chart.values_schema
+    yield CHART / "README.md", lambda text: _filled(text, "values", values_table())
+    yield CHART / "files" / "modelmill_dag.py", lambda _: (ROOT / "dags" / "modelmill_dag.py").read_text("utf-8")
 
 
-def _filled(text: str, content: str) -> str:
-    marks = re.compile(r"(<!-- generated: contract -->\n).*?(<!-- /generated -->)", re.DOTALL)
+def values_table() -> str:
+    """The chart's values with their defaults."""
+    return _table(["value", "default", "meaning"], chart.values_rows(CHART))
+
+
+def _filled(text: str, mark: str, content: str) -> str:
+    marks = re.compile(rf"(<!-- generated: {mark} -->\n).*?(<!-- /generated -->)", re.DOTALL)
     return marks.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,9 +23,11 @@ from modelmill.cli.output import megabytes, print_json, print_table, print_text,
 from modelmill.cli.progress import stderr_progress
 from modelmill.core.documents import nearest
 from modelmill.core.errors import ModelmillError, UsageError
+from modelmill.core.progress import Progress
+from modelmill.core.store import Store
 from modelmill.core.stores import open_store
 from modelmill.line import NODES, Job
-from modelmill.runners import local, orchestrated, plan, process
+from modelmill.runners import airflow_local, kubeflow_local, local, orchestrated, plan, process
 from modelmill.runners.containers import LOG, Shown
 from modelmill.runners.orchestrated import safe_name
 from modelmill.runners.result import RunDocument, warnings_of
@@ -35,12 +38,24 @@ class Runner(StrEnum):
     """What runs the line."""
 
     LOCAL = "local"
+    KUBEFLOW_LOCAL = "kubeflow-local"
+    AIRFLOW_LOCAL = "airflow-local"
+
+
+_RUNNERS: Mapping[Runner, Callable[[Job, Store, Progress], RunDocument]] = {
+    Runner.LOCAL: local.run,
+    Runner.KUBEFLOW_LOCAL: kubeflow_local.run,
+    Runner.AIRFLOW_LOCAL: airflow_local.run,
+}
 
 
 def run(
     recipe: RecipeArgument,
     store: StoreOption = None,
-    runner: Annotated[Runner, typer.Option("--runner", help="What runs the line.")] = Runner.LOCAL,
+    runner: Annotated[
+        Runner,
+        typer.Option("--runner", help="This process, or an orchestrator's own code with containers on this machine."),
+    ] = Runner.LOCAL,
     overrides: SetOption = None,
     deployment: DeploymentOption = None,
     as_json: JsonOption = False,
@@ -54,7 +69,7 @@ def run(
     opened, deployed = store_and_deployment(store, deployment)
     progress = stderr_progress()
     try:
-        document = local.run(Job(located, deployed), opened, progress)
+        document = _RUNNERS[runner](Job(located, deployed), opened, progress)
     except KeyboardInterrupt:
         progress.fact("interrupted; the same command goes on after the last finished step")
         raise typer.Exit(130) from None
@@ -230,6 +245,9 @@ def task(
     mounts: Annotated[
         list[str] | None, typer.Option("--mount", metavar="DIR", help="file: sources may lie in it; repeatable.")
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="DIR", help="Where relative file: sources start.")
+    ] = None,
     pointer: Annotated[
         Path | None, typer.Option("--pointer", metavar="FILE", help="Where the pointer goes, besides stdout.")
     ] = None,
@@ -254,6 +272,7 @@ def task(
         overrides=overrides or [],
         mounts=mounts or [],
         show=shower(show or [], show_in, progress),
+        folder=folder,
         progress=progress,
     )
     if pointer is not None:

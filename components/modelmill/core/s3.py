@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from modelmill.core.cache import cache_directory
 from modelmill.core.errors import UsageError
 from modelmill.core.manifest import Manifest
 from modelmill.core.progress import Progress
@@ -123,11 +123,3 @@ class S3Store:
     def discard_scratch(self, older_than: float) -> int:
         """Remove scratch not touched since ``older_than``."""
         return self._scratch.discard(older_than)
-
-
-def cache_directory() -> Path:
-    """``MODELMILL_CACHE``, or ``modelmill`` in the user's cache directory (XDG Base Directory Specification)."""
-    if given := os.environ.get("MODELMILL_CACHE"):
-        return Path(given).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "modelmill"

@@ -5,21 +5,19 @@ Importing this module imports Airflow and its Kubernetes provider; nothing else 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.providers.cncf.kubernetes.secret import Secret
-from airflow.sdk import DAG, Asset, Param, TaskGroup
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from kubernetes.client import models as k8s
+from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from modelmill import deployment as deployments
 from modelmill import recipe as recipes
 from modelmill.core.errors import ModelmillError
-from modelmill.deployment import Deployment
+from modelmill.deployment import Backend, Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import (
     BEGIN,
@@ -39,38 +37,11 @@ from modelmill.runners.containers import (
 )
 from modelmill.runners.parameters import Parameter, for_cluster
 
-XCOM_FILE = "/airflow/xcom/return.json"
-"""Where the provider's sidecar reads what a pod tells."""
 RUN_NAME = "{{ dag.dag_id }}-{{ run_id }}"
-OUTSIDE = 5
-"""The exit code that is worth another attempt; a wrong input stays wrong."""
-_FINISH_ACTIONS = {"never": "delete_pod", "failed": "delete_succeeded_pod", "always": "keep_pod"}
-
-
-class StepPodOperator(KubernetesPodOperator):
-    """A step as a pod: retried where something outside failed, and failed for good where its input is wrong."""
-
-    def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **given: Any) -> None:
-        """End the pod, as the provider does, and tell apart why it failed."""
-        try:
-            super().cleanup(pod, remote_pod, *args, **given)
-        except AirflowSkipException:
-            raise
-        except AirflowException as problem:
-            code = exit_code(remote_pod, self.base_container_name)
-            if code is None or code == OUTSIDE or code > 128:
-                raise
-            what = f"{self.task_id} ended with exit code {code}, and another attempt would, too: its log says why"
-            raise AirflowFailException(what) from problem
-
-
-def exit_code(pod: Any, container: str) -> int | None:
-    """With which code a pod's container ended; None where it did not, as when its node was lost."""
-    statuses = (pod.status.container_statuses if pod and pod.status else None) or []
-    for status in statuses:
-        if status.name == container and status.state and status.state.terminated:
-            return int(status.state.terminated.exit_code)
-    return None
+_BACKENDS = {
+    Backend.KUBERNETES: "modelmill.runners.airflow_pod",
+    Backend.DOCKER: "modelmill.runners.airflow_docker",
+}
 
 
 def dags_of(folder: Path, deployment: Path | None = None, **settings: Any) -> dict[str, DAG]:
@@ -109,8 +80,7 @@ def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | 
         RecipeError: A source lies in the recipe's folder, which no pod has.
         DeploymentError: The deployment lacks what a step needs.
     """
-    for_cluster(located)
-    described = describe(Job(located, deployment))
+    described = _described(located, deployment)
     with DAG(
         dag_id=described.name,
         description=described.summary,
@@ -128,10 +98,16 @@ def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | 
 
 def task_group(located: recipes.Located, deployment: Deployment, group_id: str | None = None) -> TaskGroup:
     """A recipe's line as a group in a DAG of your own, which must offer its parameters (`params_of`)."""
-    for_cluster(located)
+    described = _described(located, deployment)
     with TaskGroup(group_id or located.recipe.name, prefix_group_id=False) as group:
-        wire(describe(Job(located, deployment)), located.recipe, deployment)
+        wire(described, located.recipe, deployment)
     return group
+
+
+def _described(located: recipes.Located, deployment: Deployment) -> Described:
+    if deployment.backend is Backend.KUBERNETES:
+        for_cluster(located)
+    return describe(Job(located, deployment))
 
 
 def params_of(located: recipes.Located, deployment: Deployment) -> dict[str, Param]:
@@ -139,9 +115,9 @@ def params_of(located: recipes.Located, deployment: Deployment) -> dict[str, Par
     return {item.name: _param(item) for item in describe(Job(located, deployment)).parameters}
 
 
-def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -> dict[str, StepPodOperator]:
+def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -> dict[str, Any]:
     """Make the tasks in the DAG or group that is open."""
-    made: dict[str, StepPodOperator] = {}
+    made: dict[str, Any] = {}
     lanes: dict[str, TaskGroup] = {}
     for container in described.containers:
         asset = [_asset(recipe)] if container.only_if_promoted else []
@@ -166,45 +142,24 @@ def _asset(recipe: recipes.Recipe) -> Asset:
     return Asset(f"modelmill-{publish.model}-{publish.channel}", uri=f"modelmill://{publish.model}/{publish.channel}")
 
 
-def _operator(
-    container: Container, described: Described, deployment: Deployment, outlets: list[Asset]
-) -> StepPodOperator:
-    resources = {"cpu": container.resources.cpu, "memory": container.resources.memory}
-    accelerators = (
-        {container.pool.accelerator: str(container.accelerators)} if container.pool.accelerator is not None else {}
-    )
-    return StepPodOperator(
-        task_id=container.id,
-        doc_md=container.title,
-        name=container.id.replace(".", "-"),
-        namespace=deployment.namespace,
-        image=container.image,
-        image_pull_policy=container.pull_policy,
-        cmds=[_text(argument, described) for argument in container.arguments],
-        env_vars={name: _literal(value) for name, value in container.env.items()},
-        secrets=[Secret("env", item.name, item.secret, item.key) for item in container.secrets],
-        service_account_name=container.service_account,
-        container_resources=k8s.V1ResourceRequirements(
-            requests={**resources, **accelerators}, limits={**resources, **accelerators}
-        ),
-        node_selector=dict(container.pool.node_selector),
-        tolerations=[k8s.V1Toleration(**item.model_dump(exclude_none=True)) for item in container.pool.tolerations],
-        security_context={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        active_deadline_seconds=60 * container.timeout_minutes,
-        execution_timeout=timedelta(minutes=container.timeout_minutes + 30),
-        startup_timeout_seconds=600,
-        retries=0 if container.always else container.retries,
-        retry_delay=timedelta(seconds=container.retry_seconds),
-        retry_exponential_backoff=True,
-        # A retry that took over its predecessor's pod would take over what broke it.
-        reattach_on_restart=False,
-        on_finish_action=_FINISH_ACTIONS[deployment.keep_pods],
-        deferrable=True,
-        do_xcom_push=True,
-        trigger_rule="all_done" if container.always else "all_success",
-        pre_execute=_before(container, described),
-        outlets=outlets,
-    )
+def _operator(container: Container, described: Described, deployment: Deployment, outlets: list[Asset]) -> Any:
+    shared: dict[str, Any] = {
+        "task_id": container.id,
+        "doc_md": container.title,
+        # A pod's own deadline counts from when it has a node; this one, from when it asks for one.
+        "execution_timeout": timedelta(minutes=container.timeout_minutes + 2 * deployment.start_minutes + 5),
+        "retries": 0 if container.always else container.retries,
+        "retry_delay": timedelta(seconds=container.retry_seconds),
+        "retry_exponential_backoff": True,
+        "trigger_rule": "all_done" if container.always else "all_success",
+        "pre_execute": _before(container, described),
+        "outlets": outlets,
+    }
+    env = {name: _literal(value) for name, value in container.env.items()}
+    # The provider of a backend that is not used need not be installed.
+    backend = importlib.import_module(_BACKENDS[deployment.backend])
+    command = [_text(argument, described, backend.POINTER_FILE) for argument in container.arguments]
+    return backend.operator(container, deployment, command, env, **shared)
 
 
 def _before(container: Container, described: Described) -> Any:
@@ -245,7 +200,7 @@ def _param(item: Parameter) -> Param:
     return Param(item.default, type=item.type, title=item.path, description=item.description, **item.schema)
 
 
-def _text(argument: Argument, described: Described) -> str:
+def _text(argument: Argument, described: Described, pointer_file: str) -> str:
     kinds = {item.name: item.type for item in described.parameters}
 
     def text(part: Part) -> str:
@@ -258,7 +213,7 @@ def _text(argument: Argument, described: Described) -> str:
             case RunName():
                 return RUN_NAME
             case PointerFile():
-                return XCOM_FILE
+                return pointer_file
             case ShowPlace():
                 return LOG
             case _:
@@ -291,5 +246,5 @@ def _broken(path: Path, problem: ModelmillError) -> DAG:
     with DAG(
         dag_id=f"{path.stem}-is-wrong", schedule=None, doc_md=f"```\n{told}\n```", tags=["modelmill", "wrong"]
     ) as dag:
-        StepPodOperator(task_id=BEGIN, image="none", pre_execute=say)
+        BaseOperator(task_id=BEGIN, pre_execute=say)
     return dag

@@ -8,6 +8,7 @@ from typing import cast
 
 from modelmill.core import records
 from modelmill.core.contract import JSON, Kind
+from modelmill.core.errors import OutsideError
 from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
@@ -98,6 +99,26 @@ def conclude(
     recipe = cast("dict[str, JSON]", job.recipe.model_dump(mode="json"))
     html = render_run(view.run_view(document, list(lanes.values()), recipe))
     store.create(report_name, html.encode())
+    return document
+
+
+def ended(store: Store, run: str | None) -> RunDocument:
+    """The document of a run that an orchestrator has ended.
+
+    Args:
+        store: Where the run kept it.
+        run: The run's name in the store; None where no task was told one.
+
+    Raises:
+        ModelmillError: As the task that failed raised it.
+        OutsideError: There is no document: the first task did not come far enough to write one.
+    """
+    record = records.read_run(store, run) if run else None
+    if record is None:
+        what = "the run ended before its first task had written down that it began"
+        raise OutsideError(what, where=store.uri, fix="what is printed above says why")
+    document = RunDocument.model_validate(record.document)
+    document.raise_error()
     return document
 
 

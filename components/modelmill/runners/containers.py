@@ -14,11 +14,18 @@ from modelmill.core.contract import Zone
 from modelmill.core.errors import DeploymentError
 from modelmill.deployment import Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand
-from modelmill.runners.parameters import Parameter, encoded, parameters_of
+from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
 
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
+STEP_LABEL, ZONE_LABEL = "modelmill.dev/step", "modelmill.dev/zone"
+"""By which a cluster's policies tell the pods apart."""
+
+WRITABLE = {"tmp": "/tmp", "work": "/work"}
+"""The folders that a container may write, by the name of the volume in each; its root file system is read-only.
+
+``/work`` is the home of the image's user, with the cache of an S3 store in it."""
 
 
 LOG = "log"
@@ -94,6 +101,7 @@ class Container:
         timeout_minutes: Of one attempt.
         pull_policy: Of the image.
         service_account: Its identity.
+        labels: Of its pod.
     """
 
     id: str
@@ -115,6 +123,7 @@ class Container:
     timeout_minutes: int
     pull_policy: str
     service_account: str
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,8 @@ def _task(job: Job, task: Task) -> Container:
         ]
     if task.contract.name == "fetch":
         arguments += [argument for mount in job.deployment.mounts or [] for argument in (("--mount",), (mount,))]
+        if relative_sources(job.recipe):
+            arguments += [("--folder",), (str(job.located.folder),)]
     return _container(
         job,
         task.id,
@@ -236,6 +247,8 @@ def _container(
         ("--run",),
         (RunName(),),
     ]
+    # Where publish has a secret of its own for a variable, the one that all steps have is no longer its.
+    secrets = [*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])]
     show: list[Argument] = [argument for kind in shows for argument in (("--show",), (kind.value,))]
     show += [("--show-in",), (ShowPlace(),)] if shows else []
     whole = (*head, *arguments, *show, ("--pointer",), (PointerFile(),))
@@ -248,7 +261,7 @@ def _container(
         image=(own.image if own else None) or deployment.images[device],
         arguments=whole,
         env={**deployment.env, **(env or {})},
-        secrets=[*deployment.secrets, *(deployment.release_secrets if zone is Zone.RELEASE else [])],
+        secrets=list({item.name: item for item in secrets}.values()),
         shows=shows,
         after=tuple(after),
         only_if_promoted=only_if_promoted,
@@ -261,4 +274,5 @@ def _container(
         timeout_minutes=(own.timeout_minutes if own else None) or deployment.timeout_minutes,
         pull_policy=deployment.pull_policy,
         service_account=deployment.service_accounts[zone],
+        labels={STEP_LABEL: step or id, ZONE_LABEL: zone.value},
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any
 from modelmill.core.errors import UsageError
 from modelmill.runners.containers import (
     DECIDE,
+    WRITABLE,
     Container,
     Described,
     Given,
@@ -28,8 +30,9 @@ from modelmill.runners.containers import (
     ShowPlace,
 )
 
-POINTER = "pointer"
-"""The output parameter of every task."""
+POINTER = "Output"
+"""The output parameter of every task. It is kfp's own name for a single output, and the one that its local runner finds
+in a condition: any other made it skip the branch and call the run a success (kfp 2.17)."""
 RUN_ID = "{{$.pipeline_job_uuid}}"
 """The id in the address of a run's page. A run's name is what its starter called it, and two may be called the same."""
 EXECUTOR_INPUT = "{{$}}"
@@ -38,10 +41,14 @@ RUN = "run"
 """The input that takes it: the backend fills it into a task's inputs alone (driver/resolve.go), not into commands."""
 Input = Given | Pointer | RunName
 """What of a container's arguments is a task's input."""
-SHOWN = {Shown.METRICS: "Metrics", Shown.CONFUSION: "ClassificationMetrics", Shown.REPORT: "HTML"}
+SHOWN = {
+    Shown.METRICS: "system.Metrics",
+    Shown.CONFUSION: "system.ClassificationMetrics",
+    Shown.REPORT: "system.HTML",
+}
 """What is shown → the type of the output artifact, which decides what its page looks like."""
 _TYPES: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
-_NAMES = {"string": "String", "integer": "Integer", "number": "Float", "boolean": "Boolean"}
+_NAMES = {"string": "STRING", "integer": "NUMBER_INTEGER", "number": "NUMBER_DOUBLE", "boolean": "BOOLEAN"}
 
 
 def compile_to(described: Described, path: Path) -> None:
@@ -72,7 +79,7 @@ def compiled(described: Described) -> bytes:
     Raises:
         UsageError: kfp is not installed.
     """
-    kfp = imported()
+    kfp = library()
 
     def write(path: Path) -> bytes:
         kfp.compiler.Compiler().compile(pipeline_func=pipeline_of(described), package_path=str(path))
@@ -83,8 +90,8 @@ def compiled(described: Described) -> bytes:
         return pool.submit(write, Path(folder) / "pipeline.yaml").result()
 
 
-def imported() -> Any:
-    """Kfp.
+def library() -> Any:
+    """The module ``kfp`` with its client, its compiler, its local runner and its extension for Kubernetes.
 
     Raises:
         UsageError: It is not installed.
@@ -94,6 +101,7 @@ def imported() -> Any:
         import kfp.client
         import kfp.compiler
         import kfp.kubernetes
+        import kfp.local
     except ImportError as problem:
         what = f"compiling a pipeline needs kfp, which is not installed here ({problem.name})"
         fix = "pip install 'modelmill[kubeflow]' in an environment without Airflow's Kubernetes provider"
@@ -103,7 +111,7 @@ def imported() -> Any:
 
 def pipeline_of(described: Described) -> Any:
     """The pipeline, for a pipeline of your own to call or for a client to submit."""
-    kfp = imported()
+    kfp = library()
     dsl = kfp.dsl
     kinds = {item.name: _NAMES[item.type] for item in described.parameters}
 
@@ -163,7 +171,7 @@ def _task(
 @functools.lru_cache(maxsize=256)
 def _loaded(component: str) -> Any:
     """The component of a specification (JSON is YAML). kfp takes most of a compilation's time to parse them."""
-    return imported().components.load_component_from_text(component)
+    return library().components.load_component_from_text(component)
 
 
 def _inputs(container: Container) -> dict[Input, str]:
@@ -189,23 +197,30 @@ def _word(part: Input) -> str:
 
 
 def _component(container: Container, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """The component specification (kfp's YAML form, which both of its generations load)."""
+    """A pipeline of this one task, which is what kfp's second generation calls a component.
+
+    The first generation's form is simpler, and its loader writes every output's name in small letters.
+    """
     names = _inputs(container)
-    inputs = {name: kinds[part.parameter] if isinstance(part, Given) else "String" for part, name in names.items()}
+    # As kfp writes it: it looks for the component under this name, and takes an empty one where there is none.
+    word = re.sub("[^a-z0-9]+", "-", container.id)
+    inputs = {name: kinds[part.parameter] if isinstance(part, Given) else "STRING" for part, name in names.items()}
+    shown = {
+        kind.value: {"artifactType": {"schemaTitle": SHOWN[kind], "schemaVersion": "0.0.1"}} for kind in container.shows
+    }
+    outputs = {"parameters": {POINTER: {"parameterType": "STRING"}}, **({"artifacts": shown} if shown else {})}
+    definitions = {
+        "inputDefinitions": {"parameters": {name: {"parameterType": kind} for name, kind in inputs.items()}},
+        "outputDefinitions": outputs,
+    }
+    command = ["".join(_text(part, names) for part in argument) for argument in container.arguments]
+    executor = {"image": container.image, "command": command}
     return {
-        "name": container.id,
-        "description": container.title,
-        "inputs": [{"name": name, "type": kind} for name, kind in inputs.items()],
-        "outputs": [
-            {"name": POINTER, "type": "String"},
-            *({"name": kind.value, "type": SHOWN[kind]} for kind in container.shows),
-        ],
-        "implementation": {
-            "container": {
-                "image": container.image,
-                "command": ["".join(_text(part, names) for part in argument) for argument in container.arguments],
-            }
-        },
+        "pipelineInfo": {"name": word},
+        "schemaVersion": "2.1.0",
+        "components": {f"comp-{word}": {"executorLabel": f"exec-{word}", **definitions}},
+        "deploymentSpec": {"executors": {f"exec-{word}": {"container": executor}}},
+        "root": {"dag": {"tasks": {}}},
     }
 
 
@@ -240,6 +255,8 @@ def _placed(kfp: Any, task: Any, container: Container) -> Any:
         task.set_retry(
             num_retries=container.retries, backoff_duration=f"{container.retry_seconds}s", backoff_factor=2.0
         )
+    for label, value in sorted(container.labels.items()):
+        kubernetes.add_pod_label(task, label_key=label, label_value=value)
     for label, value in sorted(container.pool.node_selector.items()):
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
     for toleration in container.pool.tolerations:
@@ -248,4 +265,9 @@ def _placed(kfp: Any, task: Any, container: Container) -> Any:
         kubernetes.use_secret_as_env(task, secret_name=secret.secret, secret_key_to_env={secret.key: secret.name})
     kubernetes.set_image_pull_policy(task, container.pull_policy)
     kubernetes.set_timeout(task, 60 * container.timeout_minutes)
+    # kfp has no words for the rest: its backend drops capabilities and privilege escalation for every task, and sets
+    # the seccomp profile; a read-only root file system it cannot set.
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    for name, path in WRITABLE.items():
+        kubernetes.empty_dir_mount(task, volume_name=name, mount_path=path)
     return task

@@ -53,7 +53,7 @@ def connect(host: str | None, namespace: str | None) -> Server:
         OrchestratorError: The server is away or takes no credentials.
     """
     address = _address(host)
-    kfp = kubeflow.imported()
+    kfp = kubeflow.library()
     credentials = None
     token = os.environ.get(TOKEN_VARIABLE) or kfp.client.KF_PIPELINES_SA_TOKEN_PATH
     if Path(token).is_file():

@@ -177,6 +177,7 @@ def _keep_ended(
             "seconds": round(seconds, 3),
             "steps": list(walk.rows.values()),
             "error": (f"{walk.task}: " if walk.task else "") + (str(error) or "interrupted"),
+            "error_class": type(error).__name__ if isinstance(error, ModelmillError) else None,
         }
     )
     with contextlib.suppress(ModelmillError):

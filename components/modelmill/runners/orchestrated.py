@@ -20,7 +20,7 @@ from typing import Any
 
 from modelmill.core import leases, records
 from modelmill.core.documents import validate
-from modelmill.core.errors import ModelmillError, RecipeError, StoreError, UsageError
+from modelmill.core.errors import ModelmillError, RecipeError, StepKilledError, StoreError, UsageError
 from modelmill.core.evidence import Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
@@ -38,6 +38,7 @@ from modelmill.runners.showing import Show
 NOTIFY_VARIABLE = "MODELMILL_NOTIFY_URL"
 """Where the end of a run is told, as one JSON document by POST."""
 _ATTEMPTS = 50
+_NO_ERROR = {"error": None, "error_class": None}
 
 
 def safe_name(run: str) -> str:
@@ -59,6 +60,7 @@ def run_task(
     overrides: Sequence[str],
     mounts: Sequence[str],
     show: Show | None = None,
+    folder: Path | None = None,
     progress: Progress,
 ) -> str:
     """Do what one container of `modelmill.runners.containers` does; what its pointer says.
@@ -72,6 +74,7 @@ def run_task(
         overrides: ``PATH=VALUE`` for `BEGIN`.
         mounts: Directories that ``file:`` sources may lie in.
         show: Takes what people are shown of the task.
+        folder: Where relative ``file:`` sources start; on a cluster there are none.
         progress: Where to report to.
 
     Raises:
@@ -85,13 +88,13 @@ def run_task(
         what = f"the task {name} needs the recipe's digest"
         raise UsageError(what, where="--recipe", fix=f"pass what the task {BEGIN} printed")
     try:
-        job = _job(store, recipe, run, mounts)
+        job = _job(store, recipe, run, mounts, folder)
         if name == DECIDE:
             return _decide(store, job, inputs, progress).value
         with leases.lease(store, run):
             return _run(name, store, job, run, inputs, show, progress)
     except ModelmillError as error:
-        told = {"error": f"{name}: {error}"}
+        told = {"error": f"{name}: {error}", "error_class": type(error).__name__}
         with suppress(StoreError):
             _update(store, run, lambda found: found.model_copy(update=told))
         raise
@@ -114,7 +117,7 @@ def _begin(store: Store, run: str, overrides: Sequence[str]) -> str:
         _save(store, _started(run, recipe, digest))
     else:
         # The orchestrator started the run's first task again: what the others found stays.
-        _update(store, run, lambda found: found.model_copy(update={"status": Status.RUNNING, "error": None}))
+        _update(store, run, lambda found: found.model_copy(update={"status": Status.RUNNING, **_NO_ERROR}))
     return digest
 
 
@@ -130,7 +133,7 @@ def _started(run: str, recipe: Recipe, digest: str) -> RunDocument:
     )
 
 
-def _job(store: Store, digest: str, run: str, mounts: Sequence[str]) -> Job:
+def _job(store: Store, digest: str, run: str, mounts: Sequence[str] = (), folder: Path | None = None) -> Job:
     document = store.read(f"recipes/{digest.removeprefix('sha256:')}.json")
     if document is None:
         what = f"the store has no recipe {digest}"
@@ -139,7 +142,7 @@ def _job(store: Store, digest: str, run: str, mounts: Sequence[str]) -> Job:
     if recipe_digest(recipe) != digest:
         what = f"the stored recipe is not the one that {digest} names"
         raise StoreError(what, where=store.uri, fix="start a new run")
-    located = Located(recipe=recipe, folder=Path("/"))
+    located = Located(recipe=recipe, folder=folder or Path("/"))
     return Job(located, Deployment(store=store.uri, mounts=list(mounts)), run)
 
 
@@ -219,7 +222,7 @@ def _finish(store: Store, run: str, show: Show | None, progress: Progress) -> St
         ModelmillError: The run failed: an orchestrator that looks at its last task must not call it a success.
     """
     document = _read(store, run)
-    job = _job(store, document.recipe_digest, run, [])
+    job = _job(store, document.recipe_digest, run)
     rows = {row.task: row for row in document.steps}
     tasks = expand(job)
     missing = [task.id for task in tasks if task.id not in rows and not task.node.requires_verdicts]
@@ -233,18 +236,19 @@ def _finish(store: Store, run: str, show: Show | None, progress: Progress) -> St
     if not missing and decide(job.recipe, {name: lane.verdict for name, lane in lanes.items()}) is Verdict.PASS:
         missing = [task.id for task in tasks if task.id not in rows]
     if missing:
-        error = document.error or f"these tasks did not end: {', '.join(missing)}"
-        ended = {"status": Status.FAILED, "finished_at": records.utc_now(), "seconds": seconds, "error": error}
-        document = document.model_copy(update=ended)
+        # What ended without a word was killed, or its container never started.
+        killed = {
+            "error": f"these tasks did not end: {', '.join(missing)}; the orchestrator's log of the first says why",
+            "error_class": StepKilledError.__name__,
+        }
+        ended = {"status": Status.FAILED, "finished_at": records.utc_now(), "seconds": seconds}
+        document = document.model_copy(update={**ended, **({} if document.error else killed)})
     else:
         ordered = {task.id: rows[task.id] for task in tasks if task.id in rows}
-        document = conclude(job, store, ordered, lanes, document.model_copy(update={"error": None}), seconds)
+        document = conclude(job, store, ordered, lanes, document.model_copy(update=_NO_ERROR), seconds)
     _save(store, document)
     _notify(document, progress)
-    if document.status is Status.FAILED:
-        raise ModelmillError(
-            document.error or "the run failed", where=f"run {run}", fix="start it again: what is done stays"
-        )
+    document.raise_error()
     if show is not None:
         show(findings.of_run(document, list(lanes.values()), job.recipe))
     progress.fact(f"run {run}: {document.status.value}; report {document.report}")

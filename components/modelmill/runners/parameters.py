@@ -128,10 +128,16 @@ def for_cluster(located: Located) -> Recipe:
         RecipeError: A source is a path from the recipe's folder, which no pod has.
     """
     recipe = located.recipe
-    for name, source in (("model.source", recipe.model.source), ("data.source", recipe.data.source)):
-        if source.startswith("file:") and not source.removeprefix("file:").startswith("/"):
-            what = f"{source} is a path from the recipe's folder, and no container has that folder"
-            fix = f"put it into the store (modelmill push {located.source(source).removeprefix('file:')} --store URI), "
-            fix += "and name the s3:// address that is printed; or name an absolute path that the deployment mounts"
-            raise RecipeError(what, where=f"{located.path or 'recipe'}: {name}", fix=fix)
+    for name, source in relative_sources(recipe).items():
+        what = f"{source} is a path from the recipe's folder, and no container has that folder"
+        fix = f"put it into the store (modelmill push {located.source(source).removeprefix('file:')} --store URI), "
+        fix += "and name the s3:// address that is printed; or name an absolute path that the deployment mounts"
+        raise RecipeError(what, where=f"{located.path or 'recipe'}: {name}", fix=fix)
     return recipe
+
+
+def relative_sources(recipe: Recipe) -> dict[str, str]:
+    """The sources that are paths from the recipe's folder, by field."""
+    sources = {"model.source": recipe.model.source, "data.source": recipe.data.source}
+    found = {name: source for name, source in sources.items() if source.startswith("file:")}
+    return {name: source for name, source in found.items() if not source.removeprefix("file:").startswith("/")}

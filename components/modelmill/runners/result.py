@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from modelmill.core import errors
 from modelmill.core.contract import JSON, Closed
 from modelmill.core.evidence import EncoderLatency, Interval, LaneEvidence, Metric, Verdict
 from modelmill.core.manifest import canonical
@@ -142,6 +143,16 @@ class RunDocument(Closed):
     channel: str | None = Field(None, description="the channel that names the bundle")
     report: str | None = Field(None, description="URI of the HTML report")
     error: str | None = Field(None, description="what ended a failed run")
+    error_class: str | None = Field(None, description="its class in modelmill.core.errors, which has the exit code")
+
+    def raise_error(self) -> None:
+        """Raise what ended the run, if it failed."""
+        if self.status is not Status.FAILED:
+            return
+        kind = getattr(errors, self.error_class or "", errors.ModelmillError)
+        kind = errors.StoreError if kind is errors.CorruptArtifactError else kind
+        what = self.error or "the run failed"
+        raise kind(what, fix=None if "\n  fix:" in what else f"modelmill runs show {self.run} says how far it came")
 
 
 def warnings_of(rows: Iterable[StepRow]) -> list[str]:

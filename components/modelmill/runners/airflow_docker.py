@@ -1,0 +1,105 @@
+"""A step as a container on the machine of its Airflow worker: the backend ``docker`` of a deployment.
+
+Imported only where a deployment asks for it: a cluster's Airflow needs no Docker provider.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.docker.exceptions import DockerContainerFailedSkipException
+from airflow.providers.docker.operators.docker import DockerOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from docker.errors import DockerException
+from docker.types import DeviceRequest, Mount
+
+from modelmill.deployment import Deployment
+from modelmill.runners import engine, sight
+from modelmill.runners.containers import Container
+
+POINTER_FILE = "/tmp/modelmill/pointer.json"
+"""Any user of an image may write there."""
+OUTSIDE = 5
+_API_SECONDS = 300
+"""For one answer of the engine, which is slow where the machine is busy."""
+_REMOVED = {"never": "force", "failed": "success", "always": "never"}
+_FINAL = [code for code in range(1, 129) if code != OUTSIDE]
+"""Exit codes that another attempt would end with, too; beyond them are signals."""
+
+
+class StepDockerOperator(DockerOperator):
+    """A step as a container: retried where something outside failed, and failed for good where its input is wrong.
+
+    Args:
+        store: The store; a directory belongs to the worker's user, who is then the container's, too.
+        secret_names: Environment variables of the worker that the container gets.
+        given: Further arguments of DockerOperator.
+    """
+
+    # The provider reads what a container left behind with this module's `load`; its own choice, pickle, runs code.
+    pickling_library = json
+
+    def __init__(self, *, store: str, secret_names: Sequence[str], **given: Any) -> None:
+        super().__init__(**given)
+        self._store, self._secret_names = store, tuple(secret_names)
+
+    def execute(self, context: Any) -> Any:
+        """Run the container, as the provider does, and tell apart why it failed."""
+        self._private_environment = sight.secret_values(self._secret_names)
+        try:
+            with contextlib.closing(engine.client_library().DockerClient(base_url=self.docker_url)) as client:
+                self.image: str = engine.find_image(client, self.image)
+                if Path(self._store).is_absolute():
+                    Path(self._store).mkdir(parents=True, exist_ok=True)
+                    self.user = engine.user_of(client)
+            return super().execute(context)
+        except DockerContainerFailedSkipException as problem:
+            # The provider tells codes apart in one way alone: it would skip these.
+            what = f"{self.task_id} failed, and another attempt would, too: its log says why"
+            raise AirflowFailException(what) from problem
+        except DockerException as problem:
+            what = f"the container engine at {self.docker_url} does not do what it was asked to: {problem}"
+            raise AirflowException(what) from problem
+
+
+def operator(
+    container: Container, deployment: Deployment, command: list[str], env: Mapping[str, str], **shared: Any
+) -> StepDockerOperator:
+    """The operator of a task.
+
+    Args:
+        container: The task.
+        deployment: Where it runs.
+        command: Its command line, as Airflow's templates.
+        env: Its environment variables, as Airflow's templates.
+        shared: What every operator takes.
+    """
+    mounts = [Mount(path, path, type="bind", read_only=True) for path in deployment.mounts or []]
+    if Path(deployment.store).is_absolute():
+        mounts.append(Mount(deployment.store, deployment.store, type="bind"))
+    gpus = [DeviceRequest(count=container.accelerators, capabilities=[["gpu"]])] if container.accelerators else None
+    return StepDockerOperator(
+        store=deployment.store,
+        secret_names=[item.name for item in container.secrets],
+        image=container.image,
+        command=command,
+        environment=dict(env),
+        mounts=mounts,
+        # Docker's g is Kubernetes' Gi; what Kubernetes calls G becomes 7 % more.
+        mem_limit=container.resources.memory.removesuffix("i").lower(),
+        device_requests=gpus,
+        network_mode="host",
+        mount_tmp_dir=False,
+        timeout=_API_SECONDS,
+        labels={"modelmill.task": container.id},
+        auto_remove=_REMOVED[deployment.keep_pods],
+        skip_on_exit_code=_FINAL,
+        do_xcom_push=True,
+        retrieve_output=True,
+        retrieve_output_path=POINTER_FILE,
+        **shared,
+    )

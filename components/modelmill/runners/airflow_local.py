@@ -1,0 +1,148 @@
+"""The DAG on this machine: Airflow's own code in an environment of its own, containers on this machine's engine.
+
+Airflow and kfp cannot share an environment, so the DAG runs in another Python; the two exchange JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from modelmill.core.cache import cache_directory
+from modelmill.core.errors import OutsideError, UsageError
+from modelmill.core.progress import Progress
+from modelmill.core.store import Store
+from modelmill.line import Job
+from modelmill.runners import sight
+from modelmill.runners.conclusion import ended
+from modelmill.runners.orchestrated import safe_name
+from modelmill.runners.result import RunDocument
+
+PYTHON_VARIABLE = "MODELMILL_AIRFLOW_PYTHON"
+REQUEST, RESULT = "request.json", "result.json"
+_PROCESS = "modelmill.runners.airflow_process"
+_DAG_FILE = '''"""The DAG of the recipe that this run was asked for."""
+
+from pathlib import Path
+
+from modelmill.runners.airflow_process import dag_from
+
+line = dag_from(Path(__file__).parents[1] / "request.json")
+'''
+_DATABASE = "airflow.db"
+_ENDING_SECONDS = 60
+
+
+def run(job: Job, store: Store, progress: Progress) -> RunDocument:
+    """Run a recipe's line as its DAG; each task is a container.
+
+    Args:
+        job: The recipe, and the deployment whose images and steps hold here, too.
+        store: Where artifacts live.
+        progress: Where to report to.
+
+    Returns:
+        The finished run: promoted, refused or inconclusive.
+
+    Raises:
+        UsageError: There is no Airflow.
+        ModelmillError: As the task that failed raised it; OutsideError where the run left no record.
+    """
+    python = airflow_python()
+    with sight.on_this_machine(job, store) as here, tempfile.TemporaryDirectory(prefix="modelmill-airflow-") as work:
+        folder = Path(work)
+        request = {
+            "located": here.located.model_dump(mode="json"),
+            "deployment": here.deployment.model_dump(mode="json"),
+        }
+        (folder / REQUEST).write_text(json.dumps(request), "utf-8")
+        (folder / "dags").mkdir()
+        (folder / "dags" / "line.py").write_text(_DAG_FILE, "utf-8")
+        progress.fact(f"the DAG runs with {python}")
+        environment = {**os.environ, **_settings(folder)}
+        _database(python, folder, environment)
+        _wait([str(python), "-m", _PROCESS, str(folder)], environment)
+        result = folder / RESULT
+        if not result.is_file():
+            what = "the DAG did not run to its end"
+            raise OutsideError(what, where=str(python), fix="what is printed above says why")
+        name = str(json.loads(result.read_text("utf-8"))["run"])
+    return ended(store, safe_name(name))
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    return {
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder / _DATABASE}",
+    }
+
+
+def _database(python: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """An empty database of Airflow's: making one takes seven seconds, so that one is kept for each environment."""
+    mark = hashlib.sha256(f"{python} {python.stat().st_mtime_ns}".encode()).hexdigest()[:16]
+    kept = cache_directory() / f"airflow-{mark}.db"
+    if not kept.is_file():
+        if _wait([str(python), "-m", "airflow", "db", "migrate"], environment) != 0:
+            what = "Airflow's database could not be made"
+            raise OutsideError(what, where=str(python), fix="what is printed above says why")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        whole = kept.with_name(f"{kept.name}.{os.getpid()}")
+        shutil.copyfile(folder / _DATABASE, whole)
+        whole.replace(kept)
+    else:
+        shutil.copyfile(kept, folder / _DATABASE)
+
+
+def _wait(command: list[str], environment: Mapping[str, str]) -> int:
+    # What Airflow prints is progress, and stdout is for results.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=dict(environment))
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        # It got the same signal, and removes its container before it ends.
+        child.wait(_ENDING_SECONDS)
+        raise
+    finally:
+        child.kill()
+
+
+def airflow_python() -> Path:
+    """The Python that has Airflow.
+
+    Raises:
+        UsageError: There is none.
+    """
+    named = os.environ.get(PYTHON_VARIABLE)
+    if named:
+        if not os.access(named, os.X_OK):
+            what = f"{named} is no program"
+            raise UsageError(
+                what, where=PYTHON_VARIABLE, fix="name the Python of an environment with modelmill[airflow]"
+            )
+        return Path(named)
+    if _has_airflow():
+        return Path(sys.executable)
+    beside = Path(sys.prefix).with_name(".venv-airflow") / "bin" / "python"
+    if not beside.is_file():
+        what = "running the DAG here needs Airflow, in an environment of its own"
+        fix = f"make install-airflow, or let {PYTHON_VARIABLE} name a Python with modelmill[airflow] installed"
+        raise UsageError(what, fix=fix)
+    return beside
+
+
+def _has_airflow() -> bool:
+    try:
+        metadata.version("apache-airflow-providers-docker")
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,133 @@
+"""The container engine of this machine: whatever answers Docker's API, podman included.
+
+Docker's client library is imported where an engine is needed, so that everything else loads without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modelmill.core.errors import DeploymentError, OutsideError, UsageError
+
+ADDRESS_VARIABLE = "DOCKER_HOST"
+_START_SECONDS = 30
+
+
+def client_library() -> Any:
+    """The module ``docker``.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        import docker
+    except ImportError:
+        what = "running containers on this machine needs the Python package docker, which is not installed here"
+        raise UsageError(what, fix="pip install 'modelmill[kubeflow]'") from None
+    return docker
+
+
+@contextmanager
+def engine() -> Iterator[str]:
+    """The address of a container engine; where no daemon answers, podman serves for as long as the block runs.
+
+    The variable DOCKER_HOST holds it meanwhile, which is where other libraries look.
+
+    Raises:
+        UsageError: Docker's client library is not installed.
+        OutsideError: DOCKER_HOST names an engine that does not answer, or there is none.
+    """
+    docker = client_library()
+    named = os.environ.get(ADDRESS_VARIABLE)
+    if named:
+        if not _answers(docker, named):
+            what = f"no container engine answers at {named}"
+            raise OutsideError(what, where=ADDRESS_VARIABLE, fix="start it, or unset the variable")
+        yield named
+        return
+    with contextlib.ExitStack() as stack:
+        address = next((at for at in _usual_addresses() if _answers(docker, at)), None)
+        if address is None:
+            address = stack.enter_context(_podman(docker))
+        os.environ[ADDRESS_VARIABLE] = address
+        stack.callback(os.environ.pop, ADDRESS_VARIABLE, None)
+        yield address
+
+
+def _usual_addresses() -> list[str]:
+    sockets = [Path("/var/run/docker.sock"), Path(f"/run/user/{os.getuid()}/podman/podman.sock")]
+    return [f"unix://{path}" for path in sockets if path.exists()]
+
+
+def _answers(docker: Any, address: str) -> bool:
+    try:
+        with contextlib.closing(docker.DockerClient(base_url=address, timeout=10)) as client:
+            return bool(client.ping())
+    except (docker.errors.DockerException, OSError):
+        return False
+
+
+@contextmanager
+def _podman(docker: Any) -> Iterator[str]:
+    program = shutil.which("podman")
+    if program is None:
+        what = "there is no container engine on this machine"
+        raise OutsideError(what, fix=f"start Docker, install podman, or let {ADDRESS_VARIABLE} name an engine")
+    with tempfile.TemporaryDirectory(prefix="modelmill-podman-") as folder:
+        address, log = f"unix://{folder}/podman.sock", Path(folder) / "log"
+        with log.open("wb") as stream:
+            service = subprocess.Popen(
+                [program, "system", "service", "--time", "0", address],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                # Ctrl-C is ours to answer: a container is removed through the service before it ends.
+                process_group=0,
+            )
+        try:
+            end = time.monotonic() + _START_SECONDS
+            while service.poll() is None and time.monotonic() < end and not _answers(docker, address):
+                time.sleep(0.05)
+            if not _answers(docker, address):
+                what = f"podman's service did not start: {log.read_text(errors='replace').strip()[-500:]}"
+                raise OutsideError(what, fix="see whether podman run works by itself")
+            yield address
+        finally:
+            service.terminate()
+            service.wait()
+
+
+def find_image(client: Any, name: str) -> str:
+    """An image's name as the engine has it; pulled where it is not there yet.
+
+    Raises:
+        DeploymentError: It is neither there nor to be pulled.
+    """
+    docker = client_library()
+    # podman puts what is built under a short name below localhost/.
+    for candidate in (name, f"localhost/{name}"):
+        with contextlib.suppress(docker.errors.ImageNotFound):
+            client.images.get(candidate)
+            return candidate
+    try:
+        client.images.pull(name)
+    except docker.errors.APIError as problem:
+        what = f"the image {name} is not on this machine and cannot be pulled: {problem.explanation or problem}"
+        fix = "build it (make images), or name one that is there"
+        raise DeploymentError(what, where="deployment: images", fix=fix) from None
+    return name
+
+
+def user_of(client: Any) -> str:
+    """``UID:GID`` that makes a container's files ours: in a rootless engine that is the container's root."""
+    rootless = any("rootless" in option for option in client.info().get("SecurityOptions") or [])
+    return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"

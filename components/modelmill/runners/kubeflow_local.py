@@ -1,0 +1,140 @@
+"""The compiled pipeline on this machine: kfp's own local runner, its containers on this machine's engine."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modelmill.core.progress import Progress
+from modelmill.core.store import Store
+from modelmill.deployment import Deployment
+from modelmill.line import Job
+from modelmill.runners import engine, kubeflow, sight
+from modelmill.runners.conclusion import ended
+from modelmill.runners.containers import Described, describe
+from modelmill.runners.orchestrated import safe_name
+from modelmill.runners.result import RunDocument
+
+_TASK, _RUN_OPTION = 2, "--run"
+"""Where a container's command line names the task and the run."""
+
+
+def run(job: Job, store: Store, progress: Progress) -> RunDocument:
+    """Run a recipe's line as its compiled pipeline; each task is a container.
+
+    Args:
+        job: The recipe, and the deployment whose images and steps hold here, too.
+        store: Where artifacts live.
+        progress: Where to report to.
+
+    Returns:
+        The finished run: promoted, refused or inconclusive.
+
+    Raises:
+        ModelmillError: As the task that failed raised it; OutsideError where the run left no record.
+    """
+    kfp = kubeflow.library()
+    with engine.engine(), sight.on_this_machine(job, store) as here, _client() as client:
+        images = {device: engine.find_image(client, name) for device, name in _needed(here).items()}
+        here = Job(here.located, here.deployment.model_copy(update={"images": images}))
+        described = describe(here)
+        with (
+            tempfile.TemporaryDirectory(prefix="modelmill-kubeflow-") as root,
+            tempfile.TemporaryDirectory(prefix="modelmill-kubeflow-") as workspace,
+        ):
+            containers = _Containers(described, here.deployment, engine.user_of(client), progress)
+            # What kfp and the containers print is progress, and stdout is for results.
+            with contextlib.redirect_stdout(sys.stderr), containers.replacing(), warnings.catch_warnings():
+                # That this machine's limits hold and not the deployment's is documented, and not news for each task.
+                warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
+                kfp.local.init(
+                    runner=kfp.local.DockerRunner(),
+                    pipeline_root=root,
+                    workspace_root=workspace,
+                    raise_on_error=False,
+                )
+                kubeflow.pipeline_of(described)()
+    return ended(store, safe_name(containers.run) if containers.run else None)
+
+
+def _needed(job: Job) -> dict[str, str]:
+    """The images of the devices that the recipe's line runs on."""
+    devices = {"cpu", *(target.device.value for target in job.recipe.targets)}
+    return {device: name for device, name in job.deployment.images.items() if device in devices}
+
+
+@contextmanager
+def _client() -> Iterator[Any]:
+    client = engine.client_library().from_env()
+    with contextlib.closing(client):
+        yield client
+
+
+class _Containers:
+    """How a container is run: kfp's own way lets the engine remove it before anybody has asked how it ended."""
+
+    def __init__(self, described: Described, deployment: Deployment, user: str, progress: Progress) -> None:
+        self._secrets = {item.id: [secret.name for secret in item.secrets] for item in described.containers}
+        self._volumes = _volumes(deployment)
+        self._user, self._progress = user, progress
+        self.run: str | None = None
+        """The orchestrator's name for the run, once a container was told it."""
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Stand in for kfp's function while the block runs."""
+        from kfp.local import docker_task_handler
+
+        original = docker_task_handler.run_docker_container
+        docker_task_handler.run_docker_container = self
+        try:
+            yield
+        finally:
+            docker_task_handler.run_docker_container = original
+
+    def __call__(
+        self,
+        client: Any,
+        image: str,
+        command: list[str],
+        volumes: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a container to its end and say how it ended, as kfp's function of this name."""
+        task, self.run = command[_TASK], command[command.index(_RUN_OPTION) + 1]
+        container = client.containers.create(
+            image,
+            command,
+            volumes={**volumes, **self._volumes},
+            environment={**(environment or {}), **sight.secret_values(self._secrets[task])},
+            network_mode="host",
+            user=self._user,
+            labels={"modelmill.run": safe_name(self.run)},
+        )
+        try:
+            # Attached before the start: a request for the log would time out where a container is silent for a minute.
+            output = container.attach(stdout=True, stderr=True, stream=True)
+            container.start()
+            for piece in output:
+                sys.stderr.write(piece.decode(errors="replace"))
+            code = int(container.wait()["StatusCode"])
+        finally:
+            # Also after Ctrl-C: a container that nobody waits for would go on.
+            container.remove(force=True)
+        if code:
+            self._progress.fact(f"{task}: its container ended with exit code {code}")
+        return code
+
+
+def _volumes(deployment: Deployment) -> dict[str, Any]:
+    found = {path: {"bind": path, "mode": "ro"} for path in deployment.mounts or []}
+    if Path(deployment.store).is_absolute():
+        Path(deployment.store).mkdir(parents=True, exist_ok=True)
+        found[deployment.store] = {"bind": deployment.store, "mode": "rw"}
+    return found

@@ -1,0 +1,116 @@
+"""What containers on this machine see of it: the store, the recipe's sources, and the credentials of who starts them.
+
+All paths are mounted where they are, so that a path means the same inside and outside.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from modelmill.core.store import Store
+from modelmill.deployment import Backend, SecretEnv
+from modelmill.line import Job
+
+_CREDENTIALS = "AWS_"
+"""What a client of S3 reads from the environment begins with it."""
+
+
+@contextmanager
+def on_this_machine(job: Job, store: Store) -> Iterator[Job]:
+    """The job with a deployment for containers of this machine.
+
+    The deployment's images, limits and step settings stay. Sources are mounted to be read; what ``package:`` names is
+    found through PYTHONPATH; a secret is the environment variable of the same name.
+
+    Args:
+        job: The recipe, and the deployment as written.
+        store: Where artifacts live; a directory is mounted to be written.
+    """
+    deployment = job.deployment
+    with TemporaryDirectory(prefix="modelmill-packages-") as folder:
+        # The container's user may be another than ours.
+        Path(folder).chmod(0o755)
+        # A home that any user may write to: the image's own belongs to its own user.
+        env, mounts = {"HOME": "/tmp", **deployment.env}, [*(deployment.mounts or []), *_files(job)]
+        packages = _packages(job, Path(folder))
+        if packages:
+            env["PYTHONPATH"] = folder
+            mounts += [folder, *packages]
+        for variable, path in _credential_files():
+            env[variable] = path
+            mounts.append(path)
+        named = {*env, *(item.name for item in [*deployment.secrets, *deployment.release_secrets])}
+        credentials = [name for name in sorted(os.environ) if name.startswith(_CREDENTIALS) and name not in named]
+        changes = {
+            "backend": Backend.DOCKER,
+            "store": store.uri,
+            "mounts": list(dict.fromkeys(mounts)),
+            "env": env,
+            # As for the local runner: who started it starts it again, and it goes on.
+            "retries": 0,
+            "steps": {name: own.model_copy(update={"retries": None}) for name, own in deployment.steps.items()},
+            "secrets": [*deployment.secrets, *(_from_environment(name) for name in credentials)],
+        }
+        yield Job(job.located, deployment.model_copy(update=changes), job.run)
+
+
+def _from_environment(name: str) -> SecretEnv:
+    return SecretEnv(name=name, secret="environment", key=name)
+
+
+def _credential_files() -> Iterator[tuple[str, str]]:
+    """The files in which a client of S3 looks for credentials, by the variable that names each."""
+    for variable, usual in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        path = Path(os.environ.get(variable) or Path.home() / ".aws" / usual)
+        if path.is_file():
+            yield variable, str(path.resolve())
+
+
+def secret_values(names: Iterable[str]) -> dict[str, str]:
+    """The values of secrets on this machine: environment variables, those that are set."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _files(job: Job) -> list[str]:
+    sources = [job.located.source(source) for source in _sources(job)]
+    paths = [Path(source.removeprefix("file:")) for source in sources if source.startswith("file:")]
+    # One that does not exist is for the step fetch to report.
+    return [str(path) for path in paths if path.exists()]
+
+
+def _sources(job: Job) -> tuple[str, str]:
+    return job.recipe.model.source, job.recipe.data.source
+
+
+def _packages(job: Job, folder: Path) -> list[str]:
+    """The directories of the packages that are sources; ``folder`` gets a link to each, as a path for imports."""
+    found: list[str] = []
+    for source in _sources(job):
+        if not source.startswith("package:"):
+            continue
+        name = source.removeprefix("package:").split("/")[0]
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        # One that is not installed is for the step fetch to report.
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            found += [str(path) for path in (Path(location), *_distribution(name)) if _linked(path, folder)]
+    return found
+
+
+def _linked(path: Path, folder: Path) -> bool:
+    link = folder / path.name
+    if not link.is_symlink():
+        link.symlink_to(path)
+    return path.exists()
+
+
+def _distribution(package: str) -> list[Path]:
+    """Where the installer wrote down what belongs to a package."""
+    names = metadata.packages_distributions().get(package, [])
+    records = [file for name in names[:1] for file in metadata.files(name) or [] if file.name == "RECORD"]
+    return [Path(str(file.locate())).parent for file in records]
