@@ -25,7 +25,16 @@ def of_line(recipe: Path, deployment: Path) -> dict[str, Any]:
     from modelmill import deployment as deployments
     from modelmill import recipe as recipes
     from modelmill.line import Job
-    from modelmill.runners.containers import WRITABLE, Given, Part, Pointer, PointerFile, RunName, ShowPlace, describe
+    from modelmill.runners.containers import (
+        WRITABLE,
+        Given,
+        Part,
+        Pointer,
+        PointerFile,
+        RunName,
+        ShowPlace,
+        describe,
+    )
 
     described = describe(Job(recipes.load(recipe), deployments.load(deployment)))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,11 @@ RUN = "run"
 """The input that takes it: the backend fills it into a task's inputs alone (driver/resolve.go), not into commands."""
 Input = Given | Pointer | RunName
 """What of a container's arguments is a task's input."""
-SHOWN = {Shown.METRICS: "Metrics", Shown.CONFUSION: "ClassificationMetrics", Shown.REPORT: "HTML"}
+SHOWN = {
+    Shown.METRICS: "system.Metrics",
+    Shown.CONFUSION: "system.ClassificationMetrics",
+    Shown.REPORT: "system.HTML",
+}
 """What is shown → the type of the output artifact, which decides what its page looks like."""
 _TYPES: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 _NAMES = {"string": "STRING", "integer": "NUMBER_INTEGER", "number": "NUMBER_DOUBLE", "boolean": "BOOLEAN"}
@@ -197,17 +202,16 @@ def _component(container: Container, kinds: Mapping[str, str]) -> dict[str, Any]
     The first generation's form is simpler, and its loader writes every output's name in small letters.
     """
     names = _inputs(container)
-    word = container.id.replace(".", "-")
+    # As kfp writes it: it looks for the component under this name, and takes an empty one where there is none.
+    word = re.sub("[^a-z0-9]+", "-", container.id)
     inputs = {name: kinds[part.parameter] if isinstance(part, Given) else "STRING" for part, name in names.items()}
+    shown = {
+        kind.value: {"artifactType": {"schemaTitle": SHOWN[kind], "schemaVersion": "0.0.1"}} for kind in container.shows
+    }
+    outputs = {"parameters": {POINTER: {"parameterType": "STRING"}}, **({"artifacts": shown} if shown else {})}
     definitions = {
         "inputDefinitions": {"parameters": {name: {"parameterType": kind} for name, kind in inputs.items()}},
-        "outputDefinitions": {
-            "parameters": {POINTER: {"parameterType": "STRING"}},
-            "artifacts": {
-                kind.value: {"artifactType": {"schemaTitle": f"system.{SHOWN[kind]}", "schemaVersion": "0.0.1"}}
-                for kind in container.shows
-            },
-        },
+        "outputDefinitions": outputs,
     }
     command = ["".join(_text(part, names) for part in argument) for argument in container.arguments]
     executor = {"image": container.image, "command": command}
