@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: help install install-airflow demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
-	lint-docs lint-images format docs pipelines lock images image-sizes clean clean-all
+	lint-docs lint-images format docs pipelines lock lock-gpu images image-sizes clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -97,15 +97,20 @@ lock: | $(LOCKED) ## resolve pyproject.toml into requirements/ and images/ (LOCK
 	$(COMPILE) --extra airflow --extra s3 --output-file $(AIRFLOW_LOCK) pyproject.toml
 	$(COMPILE) --extra ml --extra s3 --output-file $(IMAGE_LOCK) pyproject.toml
 	$(COMPILE) --extra s3 --constraint $(IMAGE_LOCK) --output-file $(LIGHT_LOCK) pyproject.toml
-	@sed -nE 's/^([a-z0-9._-]+==[^ ]+).*/\1/p' $(IMAGE_LOCK) | sed '/^torch==/d' > $(VENV)/shared.txt
-	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=$(GPU_PIP_CONFIG) $(COMPILE) \
-		--extra gpu --extra s3 --constraint $(VENV)/shared.txt --output-file $(GPU_LOCK) pyproject.toml
-	@sed -i '/^    #   -c /d' $(LIGHT_LOCK) $(GPU_LOCK)
-	@if grep -nE '\+cpu|://| @ ' $(GPU_LOCK); then \
-		echo "make lock: the GPU lock names a CPU build or an address: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
+	@sed -i '/^    #   -c /d' $(LIGHT_LOCK)
 	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(IMAGE_LOCK) $(LIGHT_LOCK); then \
 		echo "make lock: a lock names a CUDA package or an address, so it is not what this project installs." >&2; \
 		echo "  Let pip find a CPU build of torch first: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
+
+# By itself, for where an index does not serve metadata alone pip downloads gigabytes of CUDA to read it.
+lock-gpu: | $(LOCKED) ## resolve the GPU image's lock with the versions of the CPU image's, after make lock
+	@sed -nE 's/^([a-z0-9._-]+==[^ ]+).*/\1/p' $(IMAGE_LOCK) | \
+		sed '/^torch==/d; s/^onnxruntime==/onnxruntime-gpu==/' > $(VENV)/shared.txt
+	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=$(GPU_PIP_CONFIG) $(COMPILE) \
+		--extra gpu --extra s3 --constraint $(VENV)/shared.txt --output-file $(GPU_LOCK) pyproject.toml
+	@sed -i '/^    #   -c /d' $(GPU_LOCK)
+	@if grep -nE '\+cpu|://| @ ' $(GPU_LOCK); then \
+		echo "make lock-gpu: the lock names a CPU build or an address: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
 
 # podman or docker, whichever is there. Labels are not given as build arguments, which the Dockerfiles take as well:
 # podman 4.3 finds an old label in its cache where nothing but an argument has changed.

@@ -148,7 +148,7 @@ class StepContract:
             store besides its outputs (directories and digests by port are in ``outputs``); done in every run, cached
             or not, so it is idempotent; or None.
         light: Whether it runs where only the package's base and the store's client are installed: in the light image,
-            in which no framework can do harm and which starts soonest.
+            where nothing can parse a model or a data set.
     """
 
     name: str
