@@ -12,18 +12,7 @@ from typing import Any
 
 import pytest
 
-from podman import BASE, CPU, ROOT, Podman
-
-PACKAGE = "/opt/modelmill/lib/python3.11/site-packages/modelmill"
-"""Where the image has the package; the working tree is mounted over it, so that no image is built for each change."""
-
-
-def images(podman: Podman, folder: Path) -> tuple[str, str]:
-    """The steps' image and one that is not ours, made where they are not there yet."""
-    base = podman.base(folder)
-    if podman("image", "exists", CPU).returncode != 0:
-        podman.build(ROOT / "images" / "cpu" / "Dockerfile", CPU, base)
-    return CPU, BASE
+from podman import Podman
 
 
 @contextmanager
@@ -45,7 +34,6 @@ def kfp_containers(podman: Podman, root: Path, steps: str, foreign: str) -> Iter
     # A Python component installs kfp before it starts. There is no index here, so kfp lies there already.
     library = ["-v", f"{Path(kfp.__file__).parent}:/run/library/kfp:ro", "--env", "PYTHONPATH=/run/library"]
     library += ["-v", f"{typing_extensions.__file__}:/run/library/typing_extensions.py:ro"]
-    package = ["-v", f"{ROOT / 'components' / 'modelmill'}:{PACKAGE}:ro"]
 
     def run(handler: Any) -> Status:
         command = list(handler.full_command)
@@ -53,7 +41,7 @@ def kfp_containers(podman: Podman, root: Path, steps: str, foreign: str) -> Iter
         ours = command[0] == "modelmill"
         if not ours and "pip install" in command[2]:
             command = command[3:]
-        mounts = ["-v", f"{root}:{root}", *(package if ours else library)]
+        mounts = ["-v", f"{root}:{root}", *([] if ours else library)]
         # The folder is the user's own: kfp gives containers one after another the same.
         mounts += ["--user", f"{os.getuid()}:{os.getgid()}"]
         ended = podman("run", "--rm", "--network=none", *mounts, steps if ours else foreign, *command)

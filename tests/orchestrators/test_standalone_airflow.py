@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ import yaml
 from typer.testing import CliRunner
 
 import lane_artifacts
-from environments import ROOT, in_airflow
+from environments import ROOT, airflow_environment, airflow_python, asked_airflow, in_airflow
 from modelmill.cli.main import app
 from modelmill.runners.containers import SETTINGS_VARIABLE
+from podman import Podman
 
 ASK = ROOT / "tests" / "orchestrators" / "ask_standalone.py"
 EXAMPLES = ROOT / "dags" / "examples"
@@ -160,6 +162,38 @@ def test_the_example_checks_what_production_serves(tmp_path: Path, tiny_bert: Pa
     assert set(told) == {"predictions", "key", "facts"}
     words = ask(tmp_path, "judge", "nightly_check.py", facts=told["facts"])
     assert words == f"{told['facts']['accuracy']:.3f} of 60 tickets: look at it"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_example_runs_as_a_dag_with_its_step_in_a_container(
+    podman: Podman, cpu_image: str, tmp_path: Path, tiny_bert: Path
+) -> None:
+    home, socket = tmp_path / "home", tmp_path / "podman.sock"
+    deployment = {"store": str(_production(tmp_path, tiny_bert)), "backend": "docker", "images": {"cpu": cpu_image}}
+    (tmp_path / "deployment.yaml").write_text(yaml.safe_dump(deployment), "utf-8")
+    environment = airflow_environment(
+        home, DOCKER_HOST=f"unix://{socket}", MODELMILL_DEPLOYMENT=str(tmp_path / "deployment.yaml")
+    )
+    shutil.copyfile(EXAMPLES / "nightly_check.py", home / "dags" / "nightly_check.py")
+    subprocess.run(
+        [airflow_python(), "-m", "airflow", "db", "migrate"], env=environment, check=True, capture_output=True
+    )
+    service = podman.start("system", "service", "--time", "0", f"unix://{socket}")
+    try:
+        script = ROOT / "tests" / "orchestrators" / "run_in_airflow.py"
+        ended, _ = asked_airflow(
+            script, home / "dags" / "nightly_check.py", "dag", environment=environment, timeout=900
+        )
+    finally:
+        service.kill()
+        service.communicate()
+    found = ended["dag"]
+    assert found["state"] == "success"
+    told = {(task, key): value for task, key, value in found["told"]}
+    assert set(told["evaluate", "return_value"]) == {"predictions", "key", "facts"}
+    assert told["evaluate", "predictions"].startswith("sha256:")
+    assert told["judge", "return_value"].endswith(" of 60 tickets: look at it")
 
 
 def test_the_example_of_a_whole_line_stands_between_its_neighbours(steps: dict[str, Any]) -> None:

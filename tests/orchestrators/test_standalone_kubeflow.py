@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from environments import ROOT
-from kfp_containers import images, kfp_containers
+from kfp_containers import kfp_containers
 from lane_artifacts import write_lane_model
 from modelmill.core.model import read_model, write_model
 from podman import Podman, require_podman
@@ -55,7 +55,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
 def test_the_example_runs_in_containers_and_its_metrics_show(
     podman: Podman, example: ModuleType, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    steps, foreign = images(podman, tmp_path)
+    steps, foreign = podman.cpu_image(tmp_path), podman.base(tmp_path)
     root = tmp_path / "root"
     model = write_lane_model(root / "bundle", tiny_bert)
     document = read_model(model)
