@@ -16,7 +16,7 @@ from environments import ROOT
 from kfp_containers import kfp_containers
 from lane_artifacts import write_lane_model
 from modelmill.core.model import read_model, write_model
-from podman import Podman, require_podman
+from podman import Podman
 
 pytest.importorskip("kfp")
 EXAMPLE = ROOT / "pipelines" / "examples" / "nightly_check.py"
@@ -44,18 +44,13 @@ def test_the_example_compiles_to_our_step_between_foreign_ones(tmp_path: Path) -
     }
 
 
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    return require_podman(tmp_path_factory.mktemp("podman"))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore:Task 'evaluate-candidate'. settings .* have no effect:UserWarning")
 def test_the_example_runs_in_containers_and_its_metrics_show(
-    podman: Podman, example: ModuleType, tiny_bert: Path, tmp_path: Path
+    podman: Podman, cpu_image: str, example: ModuleType, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    steps, foreign = podman.cpu_image(tmp_path), podman.base(tmp_path)
+    steps, foreign = cpu_image, podman.base(tmp_path)
     root = tmp_path / "root"
     model = write_lane_model(root / "bundle", tiny_bert)
     document = read_model(model)
