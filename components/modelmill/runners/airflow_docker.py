@@ -35,7 +35,7 @@ class StepDockerOperator(DockerOperator):
     """A step as a container: retried where something outside failed, and failed for good where its input is wrong.
 
     Args:
-        store: The store; a directory belongs to the worker's user, who is then the container's, too.
+        store: The store; a directory is made where it is not there yet.
         secret_names: Environment variables of the worker that the container gets.
         given: Further arguments of DockerOperator.
     """
@@ -53,9 +53,10 @@ class StepDockerOperator(DockerOperator):
         try:
             with contextlib.closing(engine.client_library().DockerClient(base_url=self.docker_url)) as client:
                 self.image: str = engine.find_image(client, self.image)
+                # What is mounted is the worker's, and what is written shall be.
+                self.user = engine.user_of(client)
                 if Path(self._store).is_absolute():
                     Path(self._store).mkdir(parents=True, exist_ok=True)
-                    self.user = engine.user_of(client)
             return super().execute(context)
         except DockerContainerFailedSkipException as problem:
             # The provider tells codes apart in one way alone: it would skip these.
