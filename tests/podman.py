@@ -46,12 +46,15 @@ class Podman:
         conf = folder / "containers.conf"
         conf.write_text(_CONF, "utf-8")
         self._environment = {**os.environ, "CONTAINERS_CONF": str(conf)}
+        # Where podman is started, its monitor leaves a file "oom" for a container that ran out of memory.
+        self._folder = folder
 
     def __call__(self, *arguments: str | Path, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run podman."""
         return subprocess.run(
             ["podman", *(str(item) for item in arguments)],
             env=self._environment,
+            cwd=self._folder,
             capture_output=True,
             text=True,
             check=False,
@@ -62,7 +65,7 @@ class Podman:
         """Start podman with pipes."""
         command = ["podman", *(str(item) for item in arguments)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe)
+        return subprocess.Popen(command, env=self._environment, cwd=self._folder, stdin=pipe, stdout=pipe, stderr=pipe)
 
     def base(self, folder: Path) -> str:
         """The base image: Debian with its Python 3.11."""
