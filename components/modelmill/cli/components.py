@@ -20,7 +20,8 @@ from modelmill.runners.components import (
     component_named,
     parsed,
 )
-from modelmill.runners.executor import Executor, confusion_of, numbers_of
+from modelmill.runners.confusion import matrix_of
+from modelmill.runners.executor import Executor, numbers_of
 from modelmill.runners.standalone import run_component
 
 MOUNTS = "mounts"
@@ -74,7 +75,8 @@ def component(
             if item.port is not None:
                 metadata[item.name] = {"digest": made.digests[item.port], "step_key": made.key}
             if item.name == CLASSIFICATION and "predictions" in made_at:
-                metadata[item.name] = confusion_of(made_at["predictions"])
+                matrix = matrix_of(made_at["predictions"])
+                metadata[item.name] = matrix.metadata() if matrix else {}
         executor.write({DECISION: made.facts.get("verdict")} if found.decides else {}, metadata)
     print_json({"key": made.key, "outputs": dict(made.digests), "facts": dict(made.facts)})
 

@@ -8,19 +8,15 @@ Source: kubeflow/pipelines, api/v2alpha1/pipeline_spec.proto.
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from modelmill.core.contract import JSON
 from modelmill.core.errors import UsageError
-from modelmill.core.predictions import read_predictions
 
-MOST_LABELS = 100
-"""Of a confusion matrix; its cells travel as one document."""
+_MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
+"""An artifact's address → where the backend takes its content from (component/launcher_v2.go, LocalPathForURI)."""
 LONGEST_WORDS = 200
 """Signs of a fact that travels with an orchestrator's own messages."""
 
@@ -45,6 +41,11 @@ class Executor:
             what = "this is no ExecutorInput of Kubeflow Pipelines 2"
             raise UsageError(what, where="--executor-input", fix="pass {{$}} in the component's arguments") from None
 
+    def path(self, name: str) -> Path | None:
+        """Where the content of an output artifact is written; None where the task has none of this name."""
+        found = self._outputs.get("artifacts", {}).get(name, {}).get("artifacts")
+        return artifact_path(found[0]) if found else None
+
     def write(self, parameters: Mapping[str, JSON], metadata: Mapping[str, Mapping[str, JSON]]) -> None:
         """Tell Kubeflow what the task found.
 
@@ -63,6 +64,17 @@ class Executor:
         self._file.write_text(json.dumps({**told, "artifacts": artifacts}, allow_nan=False), "utf-8")
 
 
+def artifact_path(artifact: Mapping[str, Any]) -> Path:
+    """Where the content of an executor input's output artifact is written."""
+    if artifact.get("customPath"):
+        return Path(artifact["customPath"])
+    uri: str = artifact["uri"]
+    for scheme, mount in _MOUNTS.items():
+        if uri.startswith(scheme):
+            return Path(mount + uri.removeprefix(scheme))
+    return Path(uri)
+
+
 def small_facts(facts: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:
     """A step's numbers, words and answers by dotted name; lists and long texts are left to the store."""
     found: dict[str, JSON] = {}
@@ -78,21 +90,3 @@ def numbers_of(facts: Mapping[str, JSON]) -> dict[str, JSON]:
     """The numbers among a step's facts, by dotted name."""
     found = small_facts(facts)
     return {name: value for name, value in found.items() if not isinstance(value, bool | str)}
-
-
-def confusion_of(predictions: Path) -> dict[str, JSON]:
-    """A predictions artifact as the metadata of ``ClassificationMetrics``; empty where labels are none or too many."""
-    document, arrays = read_predictions(predictions)
-    predicted, reference = arrays.get("predicted"), arrays.get("reference")
-    count = len(document.labels)
-    if not 0 < count <= MOST_LABELS or predicted is None or reference is None:
-        return {}
-    if any(array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) for array in (predicted, reference)):
-        return {}
-    cells = np.zeros((count, count), np.int64)
-    np.add.at(cells, (reference, predicted), 1)
-    matrix: dict[str, JSON] = {
-        "annotationSpecs": [{"displayName": label} for label in document.labels],
-        "rows": [{"row": row} for row in typing.cast("list[JSON]", cells.tolist())],
-    }
-    return {"confusionMatrix": matrix}

@@ -10,32 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
-
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import LaneEvidence
-from modelmill.core.predictions import read_predictions
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.recipe import Recipe
-from modelmill.reports.plain import cut, plain
 from modelmill.reports.render import render_run
 from modelmill.runners import view
+from modelmill.runners.confusion import Matrix, matrix_of
 from modelmill.runners.result import RunDocument
 
-MATRIX_LABELS = 30
-"""Rows and columns of a matrix at most: Kubeflow's page draws every cell, and 150 × 150 of them are no picture."""
 PREDICTIONS_BYTES = 64 * 2**20
 """Of a predictions artifact at most: a gate whose verdict is stored does not download a gigabyte for a picture."""
-_LABEL_LENGTH = 60
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Rows by what is right (rows) and what the candidate says (columns)."""
-
-    labels: tuple[str, ...]
-    cells: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -94,31 +80,4 @@ def _confusion(store: Store, predictions: str, progress: Progress) -> Matrix | N
     manifest = store.read_manifest(predictions)
     if manifest is None or manifest.size > PREDICTIONS_BYTES:
         return None
-    document, arrays = read_predictions(store.get_artifact(predictions, progress))
-    reference, predicted = arrays["reference"], arrays["predicted"]
-    classes = document.labels and predicted.ndim == 1 and np.issubdtype(predicted.dtype, np.integer)
-    return matrix(reference, predicted, document.labels) if classes else None
-
-
-def matrix(reference: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> Matrix:
-    """The confusion matrix; of more than `MATRIX_LABELS` classes those with the most errors, the others as one.
-
-    Args:
-        reference: int, shape (rows,): numbers of labels.
-        predicted: The same.
-        labels: Their names.
-    """
-    count = len(labels)
-    cells = np.zeros((count, count), dtype=np.int64)
-    np.add.at(cells, (reference, predicted), 1)
-    named = [plain(cut(label, _LABEL_LENGTH)) for label in labels]
-    if count > MATRIX_LABELS:
-        errors = cells.sum(axis=0) + cells.sum(axis=1) - 2 * np.diag(cells)
-        shown = np.sort(np.argsort(-errors, kind="stable")[: MATRIX_LABELS - 1])
-        place = np.full(count, MATRIX_LABELS - 1)
-        place[shown] = np.arange(MATRIX_LABELS - 1)
-        folded = np.zeros((MATRIX_LABELS, MATRIX_LABELS), dtype=np.int64)
-        np.add.at(folded, (place[reference], place[predicted]), 1)
-        named = [*(named[index] for index in shown), f"({count - MATRIX_LABELS + 1} other classes)"]
-        cells = folded
-    return Matrix(tuple(named), tuple(tuple(int(cell) for cell in row) for row in cells))
+    return matrix_of(store.get_artifact(predictions, progress))

@@ -1,26 +1,21 @@
 """Where an orchestrator shows what a task found: in the task's log, or as artifacts on Kubeflow's pages.
 
-Kubeflow hands a container its *executor input*: one JSON document that says where each output goes. What is shown
-becomes metadata of output artifacts, which the container writes into the file that this document names, or the
-artifact's own content (kubeflow/pipelines, api/v2alpha1/pipeline_spec.proto: ExecutorInput, ExecutorOutput).
+On Kubeflow what is shown becomes metadata of output artifacts, or an artifact's own content.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from modelmill.core.contract import JSON
 from modelmill.core.errors import UsageError
 from modelmill.core.progress import Progress
 from modelmill.runners.containers import LOG, Shown
-from modelmill.runners.findings import Findings, Matrix
+from modelmill.runners.executor import Executor
+from modelmill.runners.findings import Findings
 
 Show = Callable[[Findings], None]
-_MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
-"""An artifact's address → where the backend takes its content from (component/launcher_v2.go, LocalPathForURI)."""
 
 
 def shower(kinds: Sequence[Shown], place: str, progress: Progress) -> Show | None:
@@ -38,8 +33,12 @@ def shower(kinds: Sequence[Shown], place: str, progress: Progress) -> Show | Non
         return None
     if place == LOG:
         return lambda findings: _to_log(findings, kinds, progress)
-    outputs = _outputs(place)
-    return lambda findings: _to_kubeflow(findings, kinds, outputs)
+    try:
+        executor = Executor(place)
+    except UsageError:
+        what = "it is neither 'log' nor an executor input of Kubeflow"
+        raise UsageError(what, where="--show-in", fix="start this task as the compiled pipeline does") from None
+    return lambda findings: _to_kubeflow(findings, kinds, executor)
 
 
 def _to_log(findings: Findings, kinds: Sequence[Shown], progress: Progress) -> None:
@@ -48,51 +47,14 @@ def _to_log(findings: Findings, kinds: Sequence[Shown], progress: Progress) -> N
         progress.fact(f"metrics: {json.dumps(findings.metrics)}")
 
 
-def _outputs(executor_input: str) -> Mapping[str, Any]:
-    try:
-        outputs = json.loads(executor_input)["outputs"]
-        outputs["outputFile"]
-    except (ValueError, LookupError, TypeError):
-        what = "it is neither 'log' nor an executor input of Kubeflow"
-        raise UsageError(what, where="--show-in", fix="start this task as the compiled pipeline does") from None
-    found: Mapping[str, Any] = outputs
-    return found
-
-
-def _to_kubeflow(findings: Findings, kinds: Sequence[Shown], outputs: Mapping[str, Any]) -> None:
-    told: dict[str, JSON] = {}
-    for kind in kinds:
-        artifacts = outputs.get("artifacts", {}).get(kind.value, {}).get("artifacts") or []
-        if not artifacts:
-            continue
-        artifact = dict(artifacts[0])
-        if kind is Shown.METRICS:
-            artifact["metadata"] = {**artifact.get("metadata", {}), **findings.metrics}
-        elif kind is Shown.CONFUSION and findings.confusion is not None:
-            artifact["metadata"] = {**artifact.get("metadata", {}), "confusionMatrix": _matrix(findings.confusion)}
-        elif kind is Shown.REPORT and findings.page is not None:
-            path = artifact_path(artifact)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(findings.page, "utf-8")
-        told[kind.value] = {"artifacts": [artifact]}
-    file = Path(outputs["outputFile"])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"artifacts": told}), "utf-8")
-
-
-def artifact_path(artifact: Mapping[str, Any]) -> Path:
-    """Where the content of an executor input's output artifact is written."""
-    if artifact.get("customPath"):
-        return Path(artifact["customPath"])
-    uri: str = artifact["uri"]
-    for scheme, mount in _MOUNTS.items():
-        if uri.startswith(scheme):
-            return Path(mount + uri.removeprefix(scheme))
-    return Path(uri)
-
-
-def _matrix(found: Matrix) -> JSON:
-    return {
-        "annotationSpecs": [{"displayName": label} for label in found.labels],
-        "rows": [{"row": list(row)} for row in found.cells],
-    }
+def _to_kubeflow(findings: Findings, kinds: Sequence[Shown], executor: Executor) -> None:
+    metadata: dict[str, Mapping[str, JSON]] = {}
+    if Shown.METRICS in kinds:
+        metadata[Shown.METRICS.value] = findings.metrics
+    if Shown.CONFUSION in kinds and findings.confusion is not None:
+        metadata[Shown.CONFUSION.value] = findings.confusion.metadata()
+    page = executor.path(Shown.REPORT.value) if Shown.REPORT in kinds and findings.page is not None else None
+    if page is not None and findings.page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(findings.page, "utf-8")
+    executor.write({}, metadata)
