@@ -48,9 +48,10 @@ system-packages:
 test: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the tests, but for the sweeps of minutes (PYTEST_ARGS adds options)
 	$(BIN)/python -m pytest -m "not slow and not figures" $(PYTEST_ARGS)
 
-# pytest exits with 5 when it found no test to run: a tree without a slow test is no failure.
+# Two at a time: most of them start containers and processes, and wait. pytest exits with 5 when it found no test to
+# run: a tree without a slow test is no failure.
 test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the sweeps of minutes alone
-	$(BIN)/python -m pytest -m "slow and not figures" $(PYTEST_ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m "slow and not figures" -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
 
 # Accuracy after minutes of training, times and ratios: on a machine that does nothing else meanwhile.
 figures: $(INSTALLED) system-packages ## measure what the README states, on a quiet machine: the better part of an hour

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "localhost/modelmill-test-base:bookworm"
+_BUILDING = Path(tempfile.gettempdir()) / "modelmill-tests-building.lock"
 TIME = "--timestamp=315532800"
 """The time of all files, as `make images` has it."""
 _CONF = """
@@ -82,11 +87,19 @@ class Podman:
         return BASE
 
     def image(self, tag: str, folder: Path) -> str:
-        """`CPU` or `LIGHT`: built unless it is there."""
-        if self("image", "exists", tag).returncode != 0:
-            name = tag.removeprefix("localhost/modelmill-").split(":")[0]
-            self.build(ROOT / "images" / name / "Dockerfile", tag, self.base(folder), TIME)
+        """`CPU` or `LIGHT`: built unless it is there, or is being built by tests in another process."""
+        with self.building():
+            if self("image", "exists", tag).returncode != 0:
+                name = tag.removeprefix("localhost/modelmill-").split(":")[0]
+                self.build(ROOT / "images" / name / "Dockerfile", tag, self.base(folder), TIME)
         return tag
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Let one process at a time build what others want, too."""
+        with _BUILDING.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def build(self, dockerfile: Path, tag: str, base: str, *options: str) -> str:
         """An image; pip inside finds packages where pip on this machine does."""

@@ -24,7 +24,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
     found = require_podman(folder)
     labels = {"version": "0.1.0", "revision": "4711", "source": "ssh://git.example/modelmill"}
     options = [f"--label=org.opencontainers.image.{name}={text}" for name, text in labels.items()]
-    found.build(DOCKERFILE, LIGHT, found.base(folder), TIME, *options)
+    with found.building():
+        found.build(DOCKERFILE, LIGHT, found.base(folder), TIME, *options)
     return found
 
 
