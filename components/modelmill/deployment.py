@@ -73,7 +73,8 @@ class Deployment(Closed):
     store: str = Field(".modelmill", description="where artifacts live: a directory, or s3://BUCKET/PREFIX")
     mounts: list[str] | None = Field(
         None,
-        description="directories that file: sources may lie in; left out, any may be read (one machine, one user)",
+        description="directories that file: sources may lie in; left out, any may be read (one machine, one user). "
+        "A pod has those of its image",
     )
     backend: Backend = Field(
         Backend.KUBERNETES, description="whether a DAG's tasks are pods, or containers on the machine of its worker"

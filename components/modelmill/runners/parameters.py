@@ -131,7 +131,7 @@ def for_cluster(located: Located) -> Recipe:
     for name, source in relative_sources(recipe).items():
         what = f"{source} is a path from the recipe's folder, and no container has that folder"
         fix = f"put it into the store (modelmill push {located.source(source).removeprefix('file:')} --store URI), "
-        fix += "and name the s3:// address that is printed; or name an absolute path that the deployment mounts"
+        fix += "and name the s3:// address that is printed"
         raise RecipeError(what, where=f"{located.path or 'recipe'}: {name}", fix=fix)
     return recipe
 
