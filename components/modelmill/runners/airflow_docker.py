@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker.errors import DockerException
 from docker.types import DeviceRequest, Mount
 
+from modelmill.core.errors import InputError
 from modelmill.deployment import Deployment
 from modelmill.runners import engine, sight
 from modelmill.runners.containers import Container
@@ -62,6 +63,8 @@ class StepDockerOperator(DockerOperator):
             # The provider tells codes apart in one way alone: it would skip these.
             what = f"{self.task_id} failed, and another attempt would, too: its log says why"
             raise AirflowFailException(what) from problem
+        except InputError as problem:
+            raise AirflowFailException(str(problem)) from None
         except DockerException as problem:
             what = f"the container engine at {self.docker_url} does not do what it was asked to: {problem}"
             raise AirflowException(what) from problem

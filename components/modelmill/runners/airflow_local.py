@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,13 @@ from pathlib import Path
 
 from modelmill.core.cache import cache_directory
 from modelmill.core.errors import OutsideError, UsageError
-from modelmill.core.progress import Progress
+from modelmill.core.progress import Progress, SilentProgress
 from modelmill.core.store import Store
 from modelmill.line import Job
 from modelmill.runners import sight
 from modelmill.runners.conclusion import ended
 from modelmill.runners.orchestrated import safe_name
+from modelmill.runners.process import StepOutcome
 from modelmill.runners.result import RunDocument
 
 PYTHON_VARIABLE = "MODELMILL_AIRFLOW_PYTHON"
@@ -38,6 +40,8 @@ from modelmill.runners.airflow_process import dag_from
 line = dag_from(Path(__file__).parents[1] / "request.json")
 '''
 _DATABASE = "airflow.db"
+_CONTAINERS_LINE = re.compile(r"\S+ \[\w+\s*\] (.*?)\s*\[airflow\.task\.operators\.\S*StepDockerOperator\] loc=")
+"""A line of Airflow's log that passes on what a container said."""
 _ENDING_SECONDS = 60
 
 
@@ -66,16 +70,22 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         (folder / REQUEST).write_text(json.dumps(request), "utf-8")
         (folder / "dags").mkdir()
         (folder / "dags" / "line.py").write_text(_DAG_FILE, "utf-8")
-        progress.fact(f"the DAG runs with {python}")
+        log = cache_directory() / f"airflow-{os.getpid()}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        progress.fact(f"the DAG runs with {python}; all that Airflow says is in {log}")
         environment = {**os.environ, **_settings(folder)}
-        _database(python, folder, environment)
-        _wait([str(python), "-m", _PROCESS, str(folder)], environment)
+        _database(python, folder, environment, log)
+        _wait([str(python), "-m", _PROCESS, str(folder)], environment, log, progress)
         result = folder / RESULT
         if not result.is_file():
             what = "the DAG did not run to its end"
-            raise OutsideError(what, where=str(python), fix="what is printed above says why")
-        name = str(json.loads(result.read_text("utf-8"))["run"])
-    return ended(store, safe_name(name))
+            raise OutsideError(what, where=str(log), fix="the end of that file says why")
+        told = json.loads(result.read_text("utf-8"))
+    StepOutcome(error=told.get("error")).raise_error()
+    document = ended(store, safe_name(told["run"]))
+    # What failed stays to be looked at.
+    log.unlink()
+    return document
 
 
 def _settings(folder: Path) -> dict[str, str]:
@@ -87,26 +97,34 @@ def _settings(folder: Path) -> dict[str, str]:
     }
 
 
-def _database(python: Path, folder: Path, environment: Mapping[str, str]) -> None:
+def _database(python: Path, folder: Path, environment: Mapping[str, str], log: Path) -> None:
     """An empty database of Airflow's: making one takes seven seconds, so that one is kept for each environment."""
     mark = hashlib.sha256(f"{python} {python.stat().st_mtime_ns}".encode()).hexdigest()[:16]
     kept = cache_directory() / f"airflow-{mark}.db"
-    if not kept.is_file():
-        if _wait([str(python), "-m", "airflow", "db", "migrate"], environment) != 0:
-            what = "Airflow's database could not be made"
-            raise OutsideError(what, where=str(python), fix="what is printed above says why")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        whole = kept.with_name(f"{kept.name}.{os.getpid()}")
-        shutil.copyfile(folder / _DATABASE, whole)
-        whole.replace(kept)
-    else:
+    if kept.is_file():
         shutil.copyfile(kept, folder / _DATABASE)
+        return
+    if _wait([str(python), "-m", "airflow", "db", "migrate"], environment, log, SilentProgress()) != 0:
+        what = "Airflow's database could not be made"
+        raise OutsideError(what, where=str(log), fix="the end of that file says why")
+    whole = kept.with_name(f"{kept.name}.{os.getpid()}")
+    shutil.copyfile(folder / _DATABASE, whole)
+    whole.replace(kept)
 
 
-def _wait(command: list[str], environment: Mapping[str, str]) -> int:
-    # What Airflow prints is progress, and stdout is for results.
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=dict(environment))
+def _wait(command: list[str], environment: Mapping[str, str], log: Path, progress: Progress) -> int:
+    """Run Airflow to its end; what it says is kept, and what the containers say is told."""
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, env=dict(environment), text=True
+    )
+    assert child.stdout is not None
     try:
+        with log.open("a", encoding="utf-8") as kept:
+            for line in child.stdout:
+                kept.write(line)
+                if said := _CONTAINERS_LINE.match(line):
+                    progress.fact(said[1])
         return child.wait()
     except KeyboardInterrupt:
         # It got the same signal, and removes its container before it ends.
@@ -114,6 +132,7 @@ def _wait(command: list[str], environment: Mapping[str, str]) -> int:
         raise
     finally:
         child.kill()
+        child.stdout.close()
 
 
 def airflow_python() -> Path:

@@ -6,30 +6,47 @@ environment variables that Airflow reads are set by who starts it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from modelmill.core.errors import ModelmillError
 from modelmill.deployment import Deployment
+from modelmill.line import Job
 from modelmill.recipe import Located
-from modelmill.runners import engine
+from modelmill.runners import engine, sight
 from modelmill.runners.airflow import dag_of
 from modelmill.runners.airflow_local import REQUEST, RESULT
+from modelmill.runners.process import error_document
 
 
 def dag_from(request: Path) -> Any:
     """The DAG of a request."""
+    job = _job(request)
+    return dag_of(job.located, job.deployment)
+
+
+def _job(request: Path) -> Job:
     asked = json.loads(request.read_text("utf-8"))
-    return dag_of(Located.model_validate(asked["located"]), Deployment.model_validate(asked["deployment"]))
+    return Job(Located.model_validate(asked["located"]), Deployment.model_validate(asked["deployment"]))
 
 
 def main(folder: Path) -> None:
     """Run the DAG of the request to its end."""
-    with engine.engine():
-        dag = dag_from(folder / REQUEST)
-        run = dag.test()
-    (folder / RESULT).write_text(json.dumps({"run": f"{dag.dag_id}-{run.run_id}"}), "utf-8")
+    told: dict[str, Any]
+    try:
+        with engine.engine() as address:
+            with contextlib.closing(engine.client_library().DockerClient(base_url=address)) as client:
+                for image in sight.images_of(_job(folder / REQUEST)).values():
+                    engine.find_image(client, image)
+            dag = dag_from(folder / REQUEST)
+            run = dag.test()
+        told = {"run": f"{dag.dag_id}-{run.run_id}"}
+    except ModelmillError as error:
+        told = {"error": error_document(error)}
+    (folder / RESULT).write_text(json.dumps(told), "utf-8")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
     """
     kfp = kubeflow.library()
     with engine.engine(), sight.on_this_machine(job, store) as here, _client() as client:
-        images = {device: engine.find_image(client, name) for device, name in _needed(here).items()}
+        images = {device: engine.find_image(client, name) for device, name in sight.images_of(here).items()}
         here = Job(here.located, here.deployment.model_copy(update={"images": images}))
         described = describe(here)
         with (
@@ -61,12 +61,6 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
                 )
                 kubeflow.pipeline_of(described)()
     return ended(store, safe_name(containers.run) if containers.run else None)
-
-
-def _needed(job: Job) -> dict[str, str]:
-    """The images of the devices that the recipe's line runs on."""
-    devices = {"cpu", *(target.device.value for target in job.recipe.targets)}
-    return {device: name for device, name in job.deployment.images.items() if device in devices}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from modelmill.core.store import Store
 from modelmill.deployment import Backend, SecretEnv
 from modelmill.line import Job
 
+_NO_RUN = "none"
 _CREDENTIALS = "AWS_"
 """What a client of S3 reads from the environment begins with it."""
 
@@ -31,8 +32,13 @@ def on_this_machine(job: Job, store: Store) -> Iterator[Job]:
     Args:
         job: The recipe, and the deployment as written.
         store: Where artifacts live; a directory is mounted to be written.
+
+    Raises:
+        StoreError: The store does not answer.
     """
     deployment = job.deployment
+    # A store that is away or refuses is told here once, and not by each container.
+    store.read(f"runs/{_NO_RUN}.json")
     with TemporaryDirectory(prefix="modelmill-packages-") as folder:
         # The container's user may be another than ours.
         Path(folder).chmod(0o755)
@@ -70,6 +76,12 @@ def _credential_files() -> Iterator[tuple[str, str]]:
         path = Path(os.environ.get(variable) or Path.home() / ".aws" / usual)
         if path.is_file():
             yield variable, str(path.resolve())
+
+
+def images_of(job: Job) -> dict[str, str]:
+    """The images that a recipe's line runs in, by their names in the deployment."""
+    needed = {"cpu", "light", *(target.device.value for target in job.recipe.targets)}
+    return {name: image for name, image in job.deployment.images.items() if name in needed}
 
 
 def secret_values(names: Iterable[str]) -> dict[str, str]:
