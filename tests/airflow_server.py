@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -81,12 +82,10 @@ class AirflowServer:
     def kill(self) -> None:
         """End all of it at once, as a machine that loses power does."""
         if self._process is not None:
-            # Its parts are sessions of their own.
+            # Its parts are sessions of their own, and outlive their parents.
             for pid in [*_descendants(self._process.pid), self._process.pid]:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
             self._process.wait()
             self._process = None
 
@@ -159,9 +158,13 @@ def airflow_server(home: Path, variables: Mapping[str, str]) -> Iterator[Airflow
 
 
 def _descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    found = [int(text) for text in children.read_text().split()] if children.exists() else []
-    return [one for child in found for one in (*_descendants(child), child)]
+    """A process's children and theirs; each thread has children of its own."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in listed.read_text().split():
+                found += [*_descendants(int(child)), int(child)]
+    return found
 
 
 def _free_port() -> int:
