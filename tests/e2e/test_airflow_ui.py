@@ -77,6 +77,7 @@ def place(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             backend=Backend.DOCKER,
             images={"cpu": cpu_image},
             mounts=[str(folder / "model"), str(folder / "rows")],
+            retries=5,
             retry_seconds=1,
             keep_pods="never",
             env={name: variables[name] for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS")},
