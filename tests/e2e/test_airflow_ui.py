@@ -151,6 +151,7 @@ def test_a_bad_parameter_is_refused_with_a_message_and_a_structural_one_by_name(
 
 
 def test_the_pages_show_the_run_and_the_form(interrupted: str, place: Place, tmp_path: Path) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with open_browser(tmp_path / "profile") as page:
         for name, path, texts in (
             ("airflow-grid", f"/dags/{DAG}/runs/{interrupted}", ("retrain", "publish")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -65,7 +66,17 @@ def engine() -> Iterator[str]:
 
 def _usual_addresses() -> list[str]:
     sockets = [Path("/var/run/docker.sock"), Path(f"/run/user/{os.getuid()}/podman/podman.sock")]
-    return [f"unix://{path}" for path in sockets if path.exists()]
+    return [f"unix://{path}" for path in sockets if _listens(path)]
+
+
+def _listens(path: Path) -> bool:
+    """Whether anybody takes connections there; Docker's client library forgets to close one that is refused."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _answers(docker: Any, address: str) -> bool:
@@ -83,7 +94,8 @@ def _podman(docker: Any) -> Iterator[str]:
         what = "there is no container engine on this machine"
         raise OutsideError(what, fix=f"start Docker, install podman, or let {ADDRESS_VARIABLE} name an engine")
     with tempfile.TemporaryDirectory(prefix="modelmill-podman-") as folder:
-        address, log = f"unix://{folder}/podman.sock", Path(folder) / "log"
+        path, log = Path(folder) / "podman.sock", Path(folder) / "log"
+        address = f"unix://{path}"
         with log.open("wb") as stream:
             service = subprocess.Popen(
                 [program, "system", "service", "--time", "0", address],
@@ -95,9 +107,9 @@ def _podman(docker: Any) -> Iterator[str]:
             )
         try:
             end = time.monotonic() + _START_SECONDS
-            while service.poll() is None and time.monotonic() < end and not _answers(docker, address):
+            while service.poll() is None and time.monotonic() < end and not _listens(path):
                 time.sleep(0.05)
-            if not _answers(docker, address):
+            if not _listens(path) or not _answers(docker, address):
                 what = f"podman's service did not start: {log.read_text(errors='replace').strip()[-500:]}"
                 raise OutsideError(what, fix="see whether podman run works by itself")
             yield address
