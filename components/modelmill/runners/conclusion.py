@@ -118,6 +118,14 @@ def ended(store: Store, run: str | None) -> RunDocument:
         what = "the run ended before its first task had written down that it began"
         raise OutsideError(what, where=store.uri, fix="what is printed above says why")
     document = RunDocument.model_validate(record.document)
+    if document.status is Status.RUNNING:
+        # The task that writes how the run ended did not come so far.
+        found = {
+            "status": Status.FAILED,
+            "error": document.error or "its last task did not end",
+            "error_class": document.error_class or OutsideError.__name__,
+        }
+        document = document.model_copy(update=found)
     document.raise_error()
     return document
 

@@ -1,0 +1,43 @@
+"""What a local orchestrator makes of a run whose last task could not write how it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelmill.core import records
+from modelmill.core.errors import DataError, OutsideError
+from modelmill.core.local_store import LocalStore
+from modelmill.runners.conclusion import ended, record_of
+from modelmill.runners.result import RunDocument, Status
+
+
+def _kept(folder: Path, error: str | None, error_class: str | None) -> LocalStore:
+    store = LocalStore(folder)
+    document = RunDocument(
+        run="night",
+        recipe="small",
+        recipe_digest="sha256:" + "0" * 64,
+        status=Status.RUNNING,
+        started_at=records.utc_now(),
+        error=error,
+        error_class=error_class,
+    )
+    records.save_run(store, record_of(document))
+    return store
+
+
+def test_the_error_of_the_task_that_failed_is_raised_with_its_class(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no split"):
+        ended(_kept(tmp_path, "fetch: there is no split", "DataError"), "night")
+
+
+def test_a_run_that_says_nothing_more_failed_outside(tmp_path: Path) -> None:
+    with pytest.raises(OutsideError, match="did not end"):
+        ended(_kept(tmp_path, None, None), "night")
+
+
+def test_a_run_that_left_no_record_failed_outside(tmp_path: Path) -> None:
+    with pytest.raises(OutsideError, match="before its first task"):
+        ended(LocalStore(tmp_path), None)
