@@ -13,6 +13,8 @@ from enum import StrEnum
 from typing import cast
 
 from modelmill.core.contract import JSON, Closed, StepContract
+from modelmill.core.documents import nearest
+from modelmill.core.errors import UsageError
 from modelmill.core.evidence import Verdict
 from modelmill.deployment import Deployment
 from modelmill.recipe import Located, Recipe, Target
@@ -218,6 +220,24 @@ LINE: tuple[Node, ...] = (
 )
 
 NODES: Mapping[str, Node] = {node.id: node for node in LINE}
+
+
+def contract_named(name: str, where: str) -> StepContract:
+    """The contract of a step, or of its part: ``evaluate-baseline``.
+
+    Args:
+        name: Its id.
+        where: Where a user wrote it.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in NODES:
+        near = nearest(name, list(NODES))
+        hint = f"did you mean {near}? " if near else ""
+        what = f"there is no step {name!r}"
+        raise UsageError(what, where=where, fix=f"{hint}The steps are: {', '.join(NODES)}")
+    return NODES[name].contract
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from modelmill.cli.options import (
 )
 from modelmill.cli.output import megabytes, print_json, print_table, print_text, short
 from modelmill.cli.progress import stderr_progress
-from modelmill.core.documents import nearest
+from modelmill.core.contract import StepContract
 from modelmill.core.errors import ModelmillError, UsageError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.core.stores import open_store
-from modelmill.line import NODES, Job
+from modelmill.line import Job, contract_named
 from modelmill.runners import airflow_local, kubeflow_local, local, orchestrated, plan, process
 from modelmill.runners.containers import LOG, SETTINGS_VARIABLE, Shown
 from modelmill.runners.executor import small_facts
@@ -132,8 +132,8 @@ def print_run(document: RunDocument) -> None:
     print_text(f"time:    {document.seconds:.1f} s")
 
 
-def _inputs_of(step: str, pairs: list[str]) -> dict[str, Any]:
-    ports = {port.name: port for port in NODES[step].contract.input_ports}
+def _inputs_of(contract: StepContract, pairs: list[str]) -> dict[str, Any]:
+    step, ports = contract.id, {port.name: port for port in contract.input_ports}
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, digest = pair.partition("=")
@@ -183,12 +183,7 @@ def step(
     outcome: process.StepOutcome
     error: ModelmillError | None = None
     try:
-        if name not in NODES:
-            near = nearest(name, list(NODES))
-            hint = f"did you mean {near}? " if near else ""
-            what = f"there is no step {name!r}"
-            raise UsageError(what, where="NAME", fix=f"{hint}The steps are: {', '.join(NODES)}")
-        digests = _inputs_of(name, inputs or [])
+        digests = _inputs_of(contract_named(name, "NAME"), inputs or [])
         opened, _ = store_and_deployment(store)
         outcome = process.run_here(process.StepCommand(name, opened.uri, _read_settings(settings), digests), progress)
     except ModelmillError as problem:

@@ -20,16 +20,15 @@ from docker.types import DeviceRequest, Mount
 from modelmill.core.errors import InputError
 from modelmill.deployment import Deployment
 from modelmill.runners import engine, sight
-from modelmill.runners.containers import Container
+from modelmill.runners.containers import Container, worth_another_attempt
 
 POINTER_FILE = "/tmp/modelmill/pointer.json"
 """Any user of an image may write there."""
-OUTSIDE = 5
 _API_SECONDS = 300
 """For one answer of the engine, which is slow where the machine is busy."""
 _REMOVED = {"never": "force", "failed": "success", "always": "never"}
-_FINAL = [code for code in range(1, 129) if code != OUTSIDE]
-"""Exit codes that another attempt would end with, too; beyond them are signals."""
+_FINAL = [code for code in range(1, 256) if not worth_another_attempt(code)]
+"""Exit codes that another attempt would end with, too."""
 
 
 class StepDockerOperator(DockerOperator):

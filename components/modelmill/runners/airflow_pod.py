@@ -16,15 +16,12 @@ from airflow.providers.cncf.kubernetes.utils.xcom_sidecar import PodDefaults
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from kubernetes.client import models as k8s
 
+from modelmill.core.errors import OutsideError
 from modelmill.deployment import Deployment
-from modelmill.runners.containers import WRITABLE, Container
+from modelmill.runners.containers import KILLED, WRITABLE, Container
 
 POINTER_FILE = "/airflow/xcom/return.json"
 """Where the provider's sidecar reads what a pod tells."""
-OUTSIDE = 5
-"""The exit code that is worth another attempt; a wrong input stays wrong."""
-KILLED = 128
-"""Exit codes above are a signal's number more than this."""
 _FINISH_ACTIONS = {"never": "delete_pod", "failed": "delete_succeeded_pod", "always": "keep_pod"}
 _SIDECAR = {"cpu": "50m", "memory": "64Mi"}
 """Requested and the limit: a quota refuses a pod of which one container has none."""
@@ -180,7 +177,7 @@ def _of_code(end: Any, pod: Any, container: str) -> Failure:
         return Failure(what, again=True, ended=True)
     if code > KILLED:
         return Failure(f"was killed by signal {code - KILLED}", again=True, ended=True)
-    if code == OUTSIDE:
+    if code == OutsideError.exit_code:
         return Failure(f"ended with exit code {code}: something outside failed; its log says what", True, True)
     what = f"ended with exit code {code}, and another attempt would, too: its log says why"
     return Failure(what, again=False, ended=True)

@@ -12,10 +12,10 @@ from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from modelmill import deployment as deployments
 from modelmill.core.contract import JSON, Closed, Port, StepContract
-from modelmill.core.documents import nearest, validate
+from modelmill.core.documents import validate
 from modelmill.core.errors import UsageError
 from modelmill.deployment import Deployment
-from modelmill.line import NODES
+from modelmill.line import NODES, contract_named
 from modelmill.runners.airflow import Template, operator_of
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH, Described, Part, describe_step
 
@@ -55,7 +55,7 @@ def step(
         UsageError: There is no such step, or an input or a setting is not the step's.
         DeploymentError: The deployment is wrong, or lacks the device.
     """
-    contract = _contract(name)
+    contract = contract_named(name, "step")
     task_id = task_id or contract.id
     where = f"step {contract.id!r}, task {task_id!r}"
     if task_id in {BEGIN, DECIDE, FINISH}:
@@ -71,15 +71,6 @@ def step(
     for task in before:
         task >> operator
     return operator
-
-
-def _contract(name: str) -> StepContract:
-    if name not in NODES:
-        near = nearest(name, list(NODES))
-        hint = f"did you mean {near}? " if near else ""
-        what = f"there is no step {name!r}"
-        raise UsageError(what, where="step", fix=f"{hint}The steps are: {', '.join(NODES)}")
-    return NODES[name].contract
 
 
 def _settings(contract: StepContract, settings: Mapping[str, JSON], deployed: Deployment, where: str) -> Closed:

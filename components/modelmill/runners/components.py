@@ -7,13 +7,12 @@ Settings inside settings stand side by side: ``retrain.epochs`` is ``retrain_epo
 from __future__ import annotations
 
 import json
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -21,7 +20,8 @@ from pydantic.fields import FieldInfo
 from modelmill.core.contract import JSON, Closed, PortType, StepContract
 from modelmill.core.documents import nearest, validate
 from modelmill.core.errors import UsageError
-from modelmill.line import LINE
+from modelmill.line import contract_named
+from modelmill.runners.parameters import alternatives_of
 
 STORE = "store"
 """The parameter of a component that writes a registry."""
@@ -139,13 +139,7 @@ def component_named(name: str) -> Component:
     Raises:
         UsageError: There is none.
     """
-    contracts = {node.contract.id: node.contract for node in LINE}
-    if name not in contracts:
-        near = nearest(name, list(contracts))
-        hint = f"did you mean {near}? " if near else ""
-        what = f"there is no step {name!r}"
-        raise UsageError(what, where="NAME", fix=f"{hint}The steps are: {', '.join(contracts)}")
-    return component_of(contracts[name])
+    return component_of(contract_named(name, "NAME"))
 
 
 def settings_of(component: Component, given: Mapping[str, JSON]) -> Closed:
@@ -218,7 +212,7 @@ def _below(model: type[BaseModel], path: tuple[str, ...]) -> list[Parameter]:
 
 
 def _of(path: tuple[str, ...], info: FieldInfo) -> list[Parameter]:
-    alternatives = _alternatives(info.annotation)
+    alternatives = alternatives_of(info.annotation)
     members = [item for item in alternatives if isinstance(item, type) and issubclass(item, BaseModel)]
     if info.discriminator:
         return _tagged(path, str(info.discriminator), members)
@@ -263,11 +257,3 @@ def _kind(alternatives: list[Any]) -> tuple[str, bool]:
     if get_origin(first) in {list, dict}:
         return ("List" if get_origin(first) is list else "Dict"), False
     return _SCALARS[first], len(found) > 1 and str in found
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
-    if get_origin(annotation) in {Union, types.UnionType}:
-        return [found for item in get_args(annotation) for found in _alternatives(item)]
-    return [annotation]

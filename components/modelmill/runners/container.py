@@ -78,15 +78,22 @@ def run_step(store: Store, prepared: Prepared, progress: Progress) -> StepResult
         for note in notes:
             progress.fact(note)
         record = _make(store, prepared, progress)
-    return StepResult(prepared.key, record, cached, notes, effect_of(store, prepared, record, progress))
+    return StepResult(prepared.key, record, cached, notes, effect_of(store, prepared, record.outputs, progress))
 
 
-def effect_of(store: Store, prepared: Prepared, record: records.StepRecord, progress: Progress) -> Mapping[str, JSON]:
-    """Do what the step does in the store besides its outputs; nothing for most steps."""
+def effect_of(store: Store, prepared: Prepared, made: Mapping[str, str], progress: Progress) -> Mapping[str, JSON]:
+    """Do what the step does in the store besides its outputs; nothing for most steps.
+
+    Args:
+        store: Holds the outputs.
+        prepared: The step.
+        made: Output port → digest.
+        progress: Where to report to.
+    """
     effect = prepared.contract.load_effect()
     if effect is None:
         return {}
-    outputs = {name: (store.get_artifact(digest, progress), digest) for name, digest in record.outputs.items()}
+    outputs = {name: (store.get_artifact(digest, progress), digest) for name, digest in made.items()}
     report: Report = effect(store, outputs, prepared.settings, progress)
     return report.facts
 

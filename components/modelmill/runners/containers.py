@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from modelmill.core.contract import Closed, StepContract, Zone
-from modelmill.core.errors import DeploymentError
+from modelmill.core.errors import DeploymentError, OutsideError
 from modelmill.deployment import Deployment, Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand
 from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
@@ -21,6 +21,8 @@ RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
 SETTINGS_VARIABLE = "MODELMILL_SETTINGS"
 """The same for the settings of a step that is run by itself."""
+KILLED = 128
+"""Exit codes above are a signal's number more than this."""
 STEP_LABEL, ZONE_LABEL = "modelmill.dev/step", "modelmill.dev/zone"
 """By which a cluster's policies tell the pods apart."""
 
@@ -32,6 +34,11 @@ WRITABLE = {"tmp": "/tmp", "work": "/work"}
 
 LOG = "log"
 """The `ShowPlace` of an orchestrator that has no page for it."""
+
+
+def worth_another_attempt(exit_code: int) -> bool:
+    """Whether what ended so may go better: something outside failed, or it was killed. A wrong input stays wrong."""
+    return exit_code == OutsideError.exit_code or exit_code > KILLED
 
 
 class Shown(StrEnum):

@@ -145,7 +145,7 @@ def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk, execute
     record, notes = container.find(store, prepared)
     cached = record is not None
     if record is not None:
-        effect = container.effect_of(store, prepared, record, progress)
+        effect = container.effect_of(store, prepared, record.outputs, progress)
         progress.fact(f"{task.id}: in the store")
     else:
         for note in notes:

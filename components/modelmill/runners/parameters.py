@@ -67,17 +67,18 @@ def _below(value: object, path: tuple[str, ...], info: FieldInfo) -> list[Parame
     if kind is None or path == ("retrain", "method"):
         return []
     schema = _schema(info)
-    if float in _alternatives(info.annotation) and kind == "integer":
+    if float in alternatives_of(info.annotation) and kind == "integer":
         kind, plain = "number", float(typing.cast("int", plain))
     assert isinstance(plain, str | int | float)
     return [Parameter("_".join(path), ".".join(path), kind, plain, info.description or "", schema)]
 
 
-def _alternatives(annotation: Any) -> list[Any]:
+def alternatives_of(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, those of its unions one by one."""
     if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
+        return alternatives_of(get_args(annotation)[0])
     if get_origin(annotation) in {Union, types.UnionType}:
-        return [found for item in get_args(annotation) for found in _alternatives(item)]
+        return [found for item in get_args(annotation) for found in alternatives_of(item)]
     return [annotation]
 
 
@@ -91,7 +92,7 @@ def _schema(info: FieldInfo) -> dict[str, JSON]:
         pattern = getattr(constraint, "pattern", None)
         if isinstance(pattern, str):
             found["pattern"] = pattern
-    alternatives = _alternatives(info.annotation)
+    alternatives = alternatives_of(info.annotation)
     literals = [item for item in alternatives if get_origin(item) is Literal]
     if literals and len(literals) == len(alternatives):
         found["enum"] = [value for item in literals for value in get_args(item)]

@@ -16,7 +16,7 @@ from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.runners.components import Component, settings_of
-from modelmill.runners.container import Prepared, made_by, prepare
+from modelmill.runners.container import Prepared, effect_of, made_by, prepare
 from modelmill.runners.given import digest_of_given
 
 REPORT = "report.html"
@@ -136,13 +136,9 @@ def _effect(
     made: Mapping[str, manifest.Manifest],
     progress: Progress,
 ) -> Mapping[str, JSON]:
-    effect = prepared.contract.load_effect()
-    assert effect is not None
     for name, item in made.items():
         store.put_artifact(found[name], item, progress)
-    stored = {name: (store.get_artifact(item.digest, progress), item.digest) for name, item in made.items()}
-    facts: Mapping[str, JSON] = effect(store, stored, prepared.settings, progress).facts
-    return facts
+    return effect_of(store, prepared, {name: item.digest for name, item in made.items()}, progress)
 
 
 def _place(source: Path, path: Path, *, html: bool) -> None:
