@@ -5,10 +5,8 @@ Imported only where a deployment asks for it: a cluster's Airflow needs no Docke
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.docker.exceptions import DockerContainerFailedSkipException
@@ -51,12 +49,11 @@ class StepDockerOperator(DockerOperator):
         """Run the container, as the provider does, and tell apart why it failed."""
         self._private_environment = sight.secret_values(self._secret_names)
         try:
-            with contextlib.closing(engine.client_library().DockerClient(base_url=self.docker_url)) as client:
+            with engine.client(self.docker_url) as client:
                 self.image: str = engine.find_image(client, self.image)
                 # What is mounted is the worker's, and what is written shall be.
                 self.user = engine.user_of(client)
-                if Path(self._store).is_absolute():
-                    Path(self._store).mkdir(parents=True, exist_ok=True)
+            sight.make_store(self._store)
             return super().execute(context)
         except DockerContainerFailedSkipException as problem:
             # The provider tells codes apart in one way alone: it would skip these.
@@ -81,9 +78,8 @@ def operator(
         env: Its environment variables, as Airflow's templates.
         shared: What every operator takes.
     """
-    mounts = [Mount(path, path, type="bind", read_only=True) for path in deployment.mounts or []]
-    if Path(deployment.store).is_absolute():
-        mounts.append(Mount(deployment.store, deployment.store, type="bind"))
+    binds = sight.binds(deployment)
+    mounts = [Mount(path, path, type="bind", read_only=not written) for path, written in binds.items()]
     gpus = [DeviceRequest(count=container.accelerators, capabilities=[["gpu"]])] if container.accelerators else None
     return StepDockerOperator(
         store=deployment.store,

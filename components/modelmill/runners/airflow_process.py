@@ -6,7 +6,6 @@ environment variables that Airflow reads are set by who starts it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -35,13 +34,14 @@ def _job(request: Path) -> Job:
 
 def main(folder: Path) -> None:
     """Run the DAG of the request to its end."""
+    job = _job(folder / REQUEST)
     told: dict[str, Any]
     try:
         with engine.engine() as address:
-            with contextlib.closing(engine.client_library().DockerClient(base_url=address)) as client:
-                for image in sight.images_of(_job(folder / REQUEST)).values():
+            with engine.client(address) as client:
+                for image in sight.images_of(job).values():
                     engine.find_image(client, image)
-            dag = dag_from(folder / REQUEST)
+            dag = dag_of(job.located, job.deployment)
             run = dag.test()
         told = {"run": f"{dag.dag_id}-{run.run_id}"}
     except ModelmillError as error:

@@ -38,6 +38,13 @@ def client_library() -> Any:
 
 
 @contextmanager
+def client(address: str, seconds: float = 60) -> Iterator[Any]:
+    """Docker's client of an engine, each of whose answers may take ``seconds``."""
+    with contextlib.closing(client_library().DockerClient(base_url=address, timeout=seconds)) as found:
+        yield found
+
+
+@contextmanager
 def engine() -> Iterator[str]:
     """The address of a container engine; where no daemon answers, podman serves for as long as the block runs.
 
@@ -47,18 +54,18 @@ def engine() -> Iterator[str]:
         UsageError: Docker's client library is not installed.
         OutsideError: DOCKER_HOST names an engine that does not answer, or there is none.
     """
-    docker = client_library()
+    client_library()
     named = os.environ.get(ADDRESS_VARIABLE)
     if named:
-        if not _answers(docker, named):
+        if not _answers(named):
             what = f"no container engine answers at {named}"
             raise OutsideError(what, where=ADDRESS_VARIABLE, fix="start it, or unset the variable")
         yield named
         return
     with contextlib.ExitStack() as stack:
-        address = next((at for at in _usual_addresses() if _answers(docker, at)), None)
+        address = next((at for at in _usual_addresses() if _answers(at)), None)
         if address is None:
-            address = stack.enter_context(_podman(docker))
+            address = stack.enter_context(_podman())
         os.environ[ADDRESS_VARIABLE] = address
         stack.callback(os.environ.pop, ADDRESS_VARIABLE, None)
         yield address
@@ -79,16 +86,16 @@ def _listens(path: Path) -> bool:
     return True
 
 
-def _answers(docker: Any, address: str) -> bool:
+def _answers(address: str) -> bool:
     try:
-        with contextlib.closing(docker.DockerClient(base_url=address, timeout=10)) as client:
-            return bool(client.ping())
-    except (docker.errors.DockerException, OSError):
+        with client(address, 10) as found:
+            return bool(found.ping())
+    except (client_library().errors.DockerException, OSError):
         return False
 
 
 @contextmanager
-def _podman(docker: Any) -> Iterator[str]:
+def _podman() -> Iterator[str]:
     program = shutil.which("podman")
     if program is None:
         what = "there is no container engine on this machine"
@@ -109,7 +116,7 @@ def _podman(docker: Any) -> Iterator[str]:
             end = time.monotonic() + _START_SECONDS
             while service.poll() is None and time.monotonic() < end and not _listens(path):
                 time.sleep(0.05)
-            if not _listens(path) or not _answers(docker, address):
+            if not _listens(path) or not _answers(address):
                 what = f"podman's service did not start: {log.read_text(errors='replace').strip()[-500:]}"
                 raise OutsideError(what, fix="see whether podman run works by itself")
             yield address
@@ -118,8 +125,8 @@ def _podman(docker: Any) -> Iterator[str]:
             service.wait()
 
 
-def find_image(client: Any, name: str) -> str:
-    """An image's name as the engine has it; pulled where it is not there yet.
+def find_image(engine_client: Any, name: str) -> str:
+    """An image's name as the engine of a client has it; pulled where it is not there yet.
 
     Raises:
         DeploymentError: It is neither there nor to be pulled.
@@ -128,10 +135,10 @@ def find_image(client: Any, name: str) -> str:
     # podman puts what is built under a short name below localhost/.
     for candidate in (name, f"localhost/{name}"):
         with contextlib.suppress(docker.errors.ImageNotFound):
-            client.images.get(candidate)
+            engine_client.images.get(candidate)
             return candidate
     try:
-        client.images.pull(name)
+        engine_client.images.pull(name)
     except docker.errors.APIError as problem:
         what = f"the image {name} is not on this machine and cannot be pulled: {problem.explanation or problem}"
         fix = "build it (make images), or name one that is there"
@@ -139,7 +146,7 @@ def find_image(client: Any, name: str) -> str:
     return name
 
 
-def user_of(client: Any) -> str:
+def user_of(engine_client: Any) -> str:
     """``UID:GID`` that makes a container's files ours: in a rootless engine that is the container's root."""
-    rootless = any("rootless" in option for option in client.info().get("SecurityOptions") or [])
+    rootless = any("rootless" in option for option in engine_client.info().get("SecurityOptions") or [])
     return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from modelmill.core.progress import Progress
@@ -40,7 +39,7 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         ModelmillError: As the task that failed raised it; OutsideError where the run left no record.
     """
     kfp = kubeflow.library()
-    with engine.engine(), sight.on_this_machine(job, store) as here, _client() as client:
+    with engine.engine() as address, sight.on_this_machine(job, store) as here, engine.client(address) as client:
         images = {device: engine.find_image(client, name) for device, name in sight.images_of(here).items()}
         here = Job(here.located, here.deployment.model_copy(update={"images": images}))
         described = describe(here)
@@ -63,19 +62,14 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
     return ended(store, safe_name(containers.run) if containers.run else None)
 
 
-@contextmanager
-def _client() -> Iterator[Any]:
-    client = engine.client_library().from_env()
-    with contextlib.closing(client):
-        yield client
-
-
 class _Containers:
     """How a container is run: kfp's own way lets the engine remove it before anybody has asked how it ended."""
 
     def __init__(self, described: Described, deployment: Deployment, user: str, progress: Progress) -> None:
         self._secrets = {item.id: [secret.name for secret in item.secrets] for item in described.containers}
-        self._volumes = _volumes(deployment)
+        sight.make_store(deployment.store)
+        modes = {path: "rw" if written else "ro" for path, written in sight.binds(deployment).items()}
+        self._volumes = {path: {"bind": path, "mode": mode} for path, mode in modes.items()}
         self._user, self._progress = user, progress
         self.run: str | None = None
         """The orchestrator's name for the run, once a container was told it."""
@@ -124,11 +118,3 @@ class _Containers:
         if code:
             self._progress.fact(f"{task}: its container ended with exit code {code}")
         return code
-
-
-def _volumes(deployment: Deployment) -> dict[str, Any]:
-    found = {path: {"bind": path, "mode": "ro"} for path in deployment.mounts or []}
-    if Path(deployment.store).is_absolute():
-        Path(deployment.store).mkdir(parents=True, exist_ok=True)
-        found[deployment.store] = {"bind": deployment.store, "mode": "rw"}
-    return found

@@ -9,13 +9,13 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from modelmill.core.store import Store
-from modelmill.deployment import Backend, SecretEnv
+from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.line import Job
+from modelmill.steps.fetch.sources.package import distribution_of
 
 _NO_RUN = "none"
 _CREDENTIALS = "AWS_"
@@ -84,6 +84,22 @@ def images_of(job: Job) -> dict[str, str]:
     return {name: image for name, image in job.deployment.images.items() if name in needed}
 
 
+def binds(deployment: Deployment) -> dict[str, bool]:
+    """The paths of this machine that a container sees where they are, and whether it may write there."""
+    found = dict.fromkeys(deployment.mounts or [], False)
+    return {**found, deployment.store: True} if _is_directory(deployment.store) else found
+
+
+def make_store(store: str) -> None:
+    """Make a store's directory: an engine binds no path that is not there."""
+    if _is_directory(store):
+        Path(store).mkdir(parents=True, exist_ok=True)
+
+
+def _is_directory(store: str) -> bool:
+    return Path(store).is_absolute()
+
+
 def secret_values(names: Iterable[str]) -> dict[str, str]:
     """The values of secrets on this machine: environment variables, those that are set."""
     return {name: os.environ[name] for name in names if name in os.environ}
@@ -123,6 +139,6 @@ def _linked(path: Path, folder: Path) -> bool:
 
 def _distribution(package: str) -> list[Path]:
     """Where the installer wrote down what belongs to a package."""
-    names = metadata.packages_distributions().get(package, [])
-    records = [file for name in names[:1] for file in metadata.files(name) or [] if file.name == "RECORD"]
+    found = distribution_of(package)
+    records = [file for file in (found.files if found else None) or [] if file.name == "RECORD"]
     return [Path(str(file.locate())).parent for file in records]

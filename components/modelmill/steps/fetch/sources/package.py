@@ -93,7 +93,8 @@ class PackageFolder:
         return found
 
 
-def _distribution_of(package: str) -> metadata.Distribution | None:
+def distribution_of(package: str) -> metadata.Distribution | None:
+    """What installed a package that is imported as ``package``; None where no installer wrote it down."""
     try:
         return metadata.distribution(package)
     except metadata.PackageNotFoundError:
@@ -125,4 +126,4 @@ def open_source(path: str, purpose: Purpose, mounts: Sequence[Path] | None) -> P
         folders = ", ".join(sorted(entry.name for entry in location.iterdir() if entry.is_dir())) or "none"
         what = f"the package {parts[0]} has no folder {'/'.join(parts[1:])}"
         raise purpose.error(what, where=purpose.field, fix=f"name a folder that it has: {folders}")
-    return PackageFolder(root, "/".join(parts), _distribution_of(parts[0]), purpose)
+    return PackageFolder(root, "/".join(parts), distribution_of(parts[0]), purpose)
