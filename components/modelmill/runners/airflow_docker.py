@@ -49,10 +49,10 @@ class StepDockerOperator(DockerOperator):
         """Run the container, as the provider does, and tell apart why it failed."""
         self._private_environment = sight.secret_values(self._secret_names)
         try:
-            with engine.client(self.docker_url) as client:
-                self.image: str = engine.find_image(client, self.image)
-                # What is mounted is the worker's, and what is written shall be.
-                self.user = engine.user_of(client)
+            # The provider's own client: to open another one takes podman half a second.
+            self.image: str = engine.find_image(self.cli, self.image)
+            # What is mounted is the worker's, and what is written shall be.
+            self.user = engine.user_of(self.cli)
             sight.make_store(self._store)
             return super().execute(context)
         except DockerContainerFailedSkipException as problem:

@@ -39,8 +39,8 @@ def client_library() -> Any:
 
 @contextmanager
 def client(address: str, seconds: float = 60) -> Iterator[Any]:
-    """Docker's client of an engine, each of whose answers may take ``seconds``."""
-    with contextlib.closing(client_library().DockerClient(base_url=address, timeout=seconds)) as found:
+    """Docker's plain client of an engine, each of whose answers may take ``seconds``."""
+    with contextlib.closing(client_library().APIClient(base_url=address, timeout=seconds)) as found:
         yield found
 
 
@@ -135,15 +135,24 @@ def find_image(engine_client: Any, name: str) -> str:
     # podman puts what is built under a short name below localhost/.
     for candidate in (name, f"localhost/{name}"):
         with contextlib.suppress(docker.errors.ImageNotFound):
-            engine_client.images.get(candidate)
+            engine_client.inspect_image(candidate)
             return candidate
     try:
-        engine_client.images.pull(name)
+        _pull(engine_client, name)
     except docker.errors.APIError as problem:
         what = f"the image {name} is not on this machine and cannot be pulled: {problem.explanation or problem}"
         fix = "build it (make images), or name one that is there"
         raise DeploymentError(what, where="deployment: images", fix=fix) from None
     return name
+
+
+def _pull(engine_client: Any, name: str) -> None:
+    docker = client_library()
+    repository, tag = docker.utils.parse_repository_tag(name)
+    for told in engine_client.pull(repository, tag or "latest", stream=True, decode=True):
+        # The answer has begun well by then: what goes wrong afterwards is told in it.
+        if "error" in told:
+            raise docker.errors.APIError(told["error"], explanation=told["error"])
 
 
 def user_of(engine_client: Any) -> str:
