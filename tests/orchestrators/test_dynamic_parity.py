@@ -151,8 +151,11 @@ def test_an_orchestrator_adds_three_seconds_a_step_to_hits_and_ten_to_work(
     steps = len(described.containers)
     hits = {runner: place.run(runner, "local") for runner in RUNNERS}
     for runner in RUNNERS[1:]:
-        hit = (hits[runner].seconds - hits["local"].seconds) / steps
-        work = (first[runner].seconds - first["local"].seconds) / steps
-        sys.stdout.write(f"\n{runner}: {hit:.2f} s a step where all is in the store, {work:.2f} s where nothing is")
+        hit, work = (
+            (found[runner].document.seconds - found["local"].document.seconds) / steps for found in (hits, first)
+        )
+        whole = hits[runner].seconds - hits["local"].seconds
+        told = f"{hit:.2f} s a step where all is in the store, {work:.2f} s where nothing is; {whole:.0f} s for"
+        sys.stdout.write(f"\n{runner}: {told} {steps} hits with the orchestrator's own start")
         assert hit <= 3
         assert work <= 10

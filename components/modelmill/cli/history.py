@@ -94,3 +94,4 @@ def report(
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(report)
+    app.add_typer(runs_app, name="runs")

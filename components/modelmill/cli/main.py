@@ -12,32 +12,18 @@ from typing import Annotated, NoReturn
 import typer
 
 import modelmill
-from modelmill.cli import (
-    artifacts,
-    components,
-    history,
-    orchestration,
-    recipes,
-    registry,
-    running,
-    schedules,
-    storage,
-)
+from modelmill.cli.groups import Groups
 from modelmill.core.errors import ModelmillError
 
 app = typer.Typer(
     name="modelmill",
+    cls=Groups,
     help="Take a transformer from trained to promoted: fetch, retrain, export, optimize, calibrate-quantize, "
     "evaluate, gate, publish.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (recipes, running, components, orchestration, history, artifacts, storage):
-    group.add_to(app)
-app.add_typer(history.runs_app, name="runs")
-app.add_typer(registry.channel_app, name="channel")
-app.add_typer(schedules.schedule_app, name="schedule")
 
 
 def _version(show: bool) -> None:

@@ -62,3 +62,8 @@ def history(
         ["move", "bundle", "before", "at", "run"],
         [(move.number, short(move.bundle), short(move.previous), move.at, move.run) for move in found.history],
     )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(channel_app, name="channel")

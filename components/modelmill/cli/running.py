@@ -26,15 +26,12 @@ from modelmill.core.contract import StepContract
 from modelmill.core.errors import ModelmillError, UsageError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
-from modelmill.core.stores import open_store
 from modelmill.line import Job, contract_named
-from modelmill.runners import airflow_local, kubeflow_local, local, orchestrated, plan, process
-from modelmill.runners.containers import LOG, SETTINGS_VARIABLE, Shown
+from modelmill.runners import airflow_local, kubeflow_local, local, plan, process
+from modelmill.runners.containers import SETTINGS_VARIABLE
 from modelmill.runners.executor import small_facts
-from modelmill.runners.orchestrated import safe_name
 from modelmill.runners.parameters import decoded
 from modelmill.runners.result import RunDocument, warnings_of
-from modelmill.runners.showing import shower
 
 
 class Runner(StrEnum):
@@ -248,59 +245,8 @@ def show_plan(
     )
 
 
-def task(
-    name: Annotated[str, typer.Argument(metavar="TASK", help="begin, a task of the line, decide or finish.")],
-    store: Annotated[str, typer.Option("--store", metavar="URI", help="Where artifacts live.")],
-    run: Annotated[str, typer.Option("--run", metavar="NAME", help="The orchestrator's name for the run.")],
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="DIGEST", help="What the task begin printed.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="PORT=KEY#OUTPUT", help="What another task made.")
-    ] = None,
-    overrides: SetOption = None,
-    mounts: Annotated[
-        list[str] | None, typer.Option("--mount", metavar="DIR", help="file: sources may lie in it; repeatable.")
-    ] = None,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="DIR", help="Where relative file: sources start.")
-    ] = None,
-    pointer: Annotated[
-        Path | None, typer.Option("--pointer", metavar="FILE", help="Where the pointer goes, besides stdout.")
-    ] = None,
-    show: Annotated[
-        list[Shown] | None, typer.Option("--show", help="What to show of it beside its log; repeatable.")
-    ] = None,
-    show_in: Annotated[
-        str, typer.Option("--show-in", metavar="PLACE", help="Where: log, or the executor input of Kubeflow.")
-    ] = LOG,
-) -> None:
-    """Run one task of an orchestrated run: what the compiled pipeline and the DAG start in their containers.
-
-    Prints its pointer: a step's key, the recipe's digest (begin), the verdict (decide) or the status (finish).
-    """
-    progress = stderr_progress(f"{name}: ")
-    found = orchestrated.run_task(
-        name,
-        open_store(store),
-        safe_name(run),
-        recipe=recipe,
-        inputs=inputs or [],
-        overrides=overrides or [],
-        mounts=mounts or [],
-        folder=folder,
-        show=shower(show or [], show_in, progress),
-        progress=progress,
-    )
-    if pointer is not None:
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        pointer.write_text(json.dumps(found) if pointer.suffix == ".json" else found, "utf-8")
-    print_text(found)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(run)
     app.command()(step)
-    app.command()(task)
     app.command("plan")(show_plan)

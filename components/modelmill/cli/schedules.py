@@ -175,3 +175,8 @@ def _print(item: Schedule) -> None:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(schedule_app, name="schedule")

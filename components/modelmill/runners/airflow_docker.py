@@ -6,6 +6,7 @@ Imported only where a deployment asks for it: a cluster's Airflow needs no Docke
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,6 +95,7 @@ def operator(
         network_mode="host",
         mount_tmp_dir=False,
         timeout=_API_SECONDS,
+        api_version=os.environ.get(engine.VERSION_VARIABLE),
         labels={"modelmill.task": container.id},
         auto_remove=_REMOVED[deployment.keep_pods],
         skip_on_exit_code=_FINAL,

@@ -16,7 +16,6 @@ from modelmill.core.stepkey import InputDigests, plain_inputs
 from modelmill.core.store import Store
 from modelmill.line import Job, Task, decide
 from modelmill.recipe import Recipe
-from modelmill.reports.render import render_run
 from modelmill.runners import view
 from modelmill.runners.result import RunDocument, Status, StepRow, TargetRow, overall_digest
 
@@ -97,7 +96,7 @@ def conclude(
         }
     )
     recipe = cast("dict[str, JSON]", job.recipe.model_dump(mode="json"))
-    html = render_run(view.run_view(document, list(lanes.values()), recipe))
+    html = view.page(document, list(lanes.values()), recipe)
     store.create(report_name, html.encode())
     return document
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.recipe import Recipe
-from modelmill.reports.render import render_run
 from modelmill.runners import view
-from modelmill.runners.confusion import Matrix, matrix_of
 from modelmill.runners.result import RunDocument
+
+if TYPE_CHECKING:
+    from modelmill.runners.confusion import Matrix
 
 PREDICTIONS_BYTES = 64 * 2**20
 """Of a predictions artifact at most: a gate whose verdict is stored does not download a gigabyte for a picture."""
@@ -49,7 +50,7 @@ def of_run(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Recipe)
     """What a finished run shows: its report."""
     shown = lanes if recipe.publish.texts else [lane.without_texts() for lane in lanes]
     dumped = cast("dict[str, JSON]", recipe.model_dump(mode="json"))
-    return Findings(page=render_run(view.run_view(document, shown, dumped)))
+    return Findings(page=view.page(document, shown, dumped))
 
 
 def metrics_of(evidence: LaneEvidence) -> dict[str, str | float]:
@@ -80,4 +81,7 @@ def _confusion(store: Store, predictions: str, progress: Progress) -> Matrix | N
     manifest = store.read_manifest(predictions)
     if manifest is None or manifest.size > PREDICTIONS_BYTES:
         return None
+    # The one thing here that needs numpy, which takes longer to load than a task that shows nothing takes to run.
+    from modelmill.runners.confusion import matrix_of
+
     return matrix_of(store.get_artifact(predictions, progress))

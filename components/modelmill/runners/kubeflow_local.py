@@ -49,7 +49,7 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         ):
             containers = _Containers(described, here.deployment, engine.user_of(client), progress)
             # What kfp and the containers print is progress, and stdout is for results.
-            with contextlib.redirect_stdout(sys.stderr), containers.replacing(), warnings.catch_warnings():
+            with contextlib.redirect_stdout(sys.stderr), containers.replacing(address), warnings.catch_warnings():
                 # That this machine's limits hold and not the deployment's is documented, and not news for each task.
                 warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
                 kfp.local.init(
@@ -60,6 +60,26 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
                 )
                 kubeflow.pipeline_of(described)()
     return ended(store, safe_name(containers.run) if containers.run else None)
+
+
+class _OpenEngine:
+    """The engine as kfp asks for it in each task: podman takes a second and a half to say its version and settings."""
+
+    def __init__(self, address: str) -> None:
+        self._client = engine.client_library().DockerClient(base_url=address)
+        self.containers = self._client.containers
+        self._info = self._client.info()
+
+    def info(self) -> Any:
+        """Its settings."""
+        return self._info
+
+    def close(self) -> None:
+        """Nothing: the next task asks for it again."""
+
+    def end(self) -> None:
+        """Close it."""
+        self._client.close()
 
 
 class _Containers:
@@ -75,16 +95,18 @@ class _Containers:
         """The orchestrator's name for the run, once a container was told it."""
 
     @contextmanager
-    def replacing(self) -> Iterator[None]:
-        """Stand in for kfp's function while the block runs."""
+    def replacing(self, address: str) -> Iterator[None]:
+        """Stand in for kfp's function while the block runs, with one client for all tasks."""
         from kfp.local import docker_task_handler
 
-        original = docker_task_handler.run_docker_container
-        docker_task_handler.run_docker_container = self
+        docker, opened = engine.client_library(), _OpenEngine(address)
+        originals = docker_task_handler.run_docker_container, docker.from_env
+        docker_task_handler.run_docker_container, docker.from_env = self, lambda: opened
         try:
             yield
         finally:
-            docker_task_handler.run_docker_container = original
+            docker_task_handler.run_docker_container, docker.from_env = originals
+            opened.end()
 
     def __call__(
         self,

@@ -34,3 +34,14 @@ def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mappi
         channel=document.channel,
         warnings=warnings_of(document.steps),
     )
+
+
+def page(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mapping[str, JSON]) -> str:
+    """The report of a run: a whole HTML document.
+
+    Args: As `run_view`.
+    """
+    # What draws a page takes longer to load than a task that is found in the store takes to run.
+    from modelmill.reports.render import render_run
+
+    return render_run(run_view(document, lanes, recipe))
