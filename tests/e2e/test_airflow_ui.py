@@ -7,20 +7,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from airflow_server import AirflowServer, airflow_server
 from browser import SCREENSHOTS, open_browser
+from listener import listener
 from modelmill.core import records, registry
 from modelmill.core.local_store import LocalStore
 from modelmill.core.store import Store
 from modelmill.core.stores import open_store
 from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.runners import engine
-from modelmill.runners.orchestrated import safe_name
-from modelmill.runners.result import RunDocument
+from modelmill.runners.notice import NOTIFY_VARIABLE
+from modelmill.runners.result import RunDocument, safe_name
 from podman import ROOT
 from seaweed import Seaweed, seaweed
 from whole_line import make_recipe, reproducible_digests, run_in_this_process
@@ -37,6 +39,8 @@ class Place:
     store: Store
     server: Seaweed
     recipe: Path
+    told: list[dict[str, Any]]
+    """What came to the address that is told how a run ended."""
 
     def document(self, run: str) -> RunDocument:
         """What the store kept of a run."""
@@ -96,10 +100,13 @@ def place(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             engine.ADDRESS_VARIABLE: address,
             "PYTHONPATH": str(ROOT / "components"),
         }
-        with airflow_server(home, {**variables, **settings}) as airflow:
+        with (
+            listener() as (at, told),
+            airflow_server(home, {**variables, **settings, NOTIFY_VARIABLE: at}) as airflow,
+        ):
             airflow.wait(lambda: DAG in _dags(airflow), "DAG")
             airflow.ask("PATCH", f"/api/v2/dags/{DAG}", {"is_paused": False})
-            yield Place(airflow, open_store(deployment.store), server, recipe)
+            yield Place(airflow, open_store(deployment.store), server, recipe, told)
 
 
 def _dags(airflow: AirflowServer) -> list[str]:
@@ -148,6 +155,9 @@ def test_a_bad_parameter_is_refused_with_a_message_and_a_structural_one_by_name(
     run = place.airflow.trigger(DAG, {"targets": []})
     assert place.airflow.ended(DAG, run) == "failed"
     assert "structural" in place.airflow.log(DAG, run, "begin")
+    # No container ran, so that Airflow alone can tell.
+    place.airflow.wait(lambda: any(item["run"] == safe_name(f"{DAG}-{run}") for item in place.told), "word of the end")
+    assert {item["status"] for item in place.told} == {"failed"}
 
 
 def test_the_pages_show_the_run_and_the_form(interrupted: str, place: Place, tmp_path: Path) -> None:

@@ -27,8 +27,7 @@ from modelmill.cli.main import app
 from modelmill.core import records
 from modelmill.core.local_store import LocalStore
 from modelmill.core.stores import open_store
-from modelmill.runners.orchestrated import safe_name
-from modelmill.runners.result import RunDocument
+from modelmill.runners.result import RunDocument, safe_name
 from podman import Podman
 from seaweed import Seaweed, seaweed
 from whole_line import make_recipe, reproducible_digests, run_in_this_process

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from listener import listener
 from modelmill import recipe as recipes
 from modelmill.core import records
 from modelmill.core.local_store import LocalStore
@@ -21,8 +20,8 @@ from modelmill.deployment import Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import Described, describe
 from modelmill.runners.kubeflow import POINTER, compile_to
-from modelmill.runners.orchestrated import NOTIFY_VARIABLE, safe_name
-from modelmill.runners.result import RunDocument
+from modelmill.runners.notice import NOTIFY_VARIABLE
+from modelmill.runners.result import RunDocument, safe_name
 from orchestrate import orchestrate
 from whole_line import make_recipe, reproducible_digests, run_in_this_process
 
@@ -161,21 +160,9 @@ def test_a_source_outside_the_declared_mounts_is_refused(folder: Path, tmp_path:
 def test_the_end_is_told_to_an_address(
     folder: Path, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[dict[str, str]] = []
-
-    class Listener(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Listener) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv(NOTIFY_VARIABLE, f"http://127.0.0.1:{server.server_port}/secret-token")
+    with listener() as (address, told):
+        monkeypatch.setenv(NOTIFY_VARIABLE, f"{address}/secret-token")
         orchestrate(_described(folder, ran), tmp_path, "told")
-        server.shutdown()
     assert [(item["run"], item["status"], item["channel"]) for item in told] == [("told", "promoted", "staging")]
 
 

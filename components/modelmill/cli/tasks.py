@@ -14,7 +14,7 @@ from modelmill.cli.progress import stderr_progress
 from modelmill.core.stores import open_store
 from modelmill.runners import orchestrated
 from modelmill.runners.containers import LOG, Shown
-from modelmill.runners.orchestrated import safe_name
+from modelmill.runners.result import safe_name
 from modelmill.runners.showing import shower
 
 

@@ -6,6 +6,7 @@ Importing this module imports Airflow and its Kubernetes provider; nothing else 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -35,8 +36,11 @@ from modelmill.runners.containers import (
     ShowPlace,
     describe,
 )
+from modelmill.runners.notice import tell
 from modelmill.runners.parameters import Parameter, for_cluster
+from modelmill.runners.result import safe_name
 
+_log = logging.getLogger(__name__)
 RUN_NAME = "{{ dag.dag_id }}-{{ run_id }}"
 _BACKENDS = {
     Backend.KUBERNETES: "modelmill.runners.airflow_pod",
@@ -74,13 +78,14 @@ def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | 
         located: The recipe.
         deployment: Where it runs.
         schedule: A cron expression; None runs it by hand alone.
-        settings: Further arguments of `airflow.sdk.DAG`.
+        settings: Further arguments of `airflow.sdk.DAG`; an ``on_failure_callback`` is called besides `tell_failure`.
 
     Raises:
         RecipeError: A source lies in the recipe's folder, which no pod has.
         DeploymentError: The deployment lacks what a step needs.
     """
     described = _described(located, deployment)
+    own = settings.pop("on_failure_callback", None) or []
     with DAG(
         dag_id=described.name,
         description=described.summary,
@@ -90,6 +95,7 @@ def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | 
         params={item.name: _param(item) for item in described.parameters},
         doc_md=_words(described),
         tags=["modelmill"],
+        on_failure_callback=[tell_failure, *(own if isinstance(own, list) else [own])],
         **settings,
     ) as dag:
         wire(described, located.recipe, deployment)
@@ -182,6 +188,14 @@ def skip_unless_promoted(context: Mapping[str, Any]) -> None:
     if verdict != "pass":
         what = f"the verdict is {verdict}"
         raise AirflowSkipException(what)
+
+
+def tell_failure(context: Mapping[str, Any]) -> None:
+    """Tell in Airflow's name that a run failed: `finish` says why, but says nothing where it could not start."""
+    run = safe_name(f"{context['dag'].dag_id}-{context['run_id']}")
+    problem = tell({"run": run, "status": "failed", "error": f"Airflow: {context.get('reason')}"})
+    if problem:
+        _log.warning(problem)
 
 
 class _Offered:

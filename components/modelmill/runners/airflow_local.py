@@ -24,9 +24,8 @@ from modelmill.core.store import Store
 from modelmill.line import Job
 from modelmill.runners import sight
 from modelmill.runners.conclusion import ended
-from modelmill.runners.orchestrated import safe_name
 from modelmill.runners.process import StepOutcome
-from modelmill.runners.result import RunDocument
+from modelmill.runners.result import RunDocument, safe_name
 
 PYTHON_VARIABLE = "MODELMILL_AIRFLOW_PYTHON"
 REQUEST, RESULT = "request.json", "result.json"

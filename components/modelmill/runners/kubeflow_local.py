@@ -17,8 +17,7 @@ from modelmill.line import Job
 from modelmill.runners import engine, kubeflow, sight
 from modelmill.runners.conclusion import ended
 from modelmill.runners.containers import Described, describe
-from modelmill.runners.orchestrated import safe_name
-from modelmill.runners.result import RunDocument
+from modelmill.runners.result import RunDocument, safe_name
 
 _TASK, _RUN_OPTION = 2, "--run"
 """Where a container's command line names the task and the run."""

@@ -6,12 +6,8 @@ is under way, and `finish` can tell how it ended whatever became of the other ta
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -31,23 +27,13 @@ from modelmill.recipe import Located, Recipe, from_mapping
 from modelmill.runners import container, findings
 from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH, RECIPE_VARIABLE
+from modelmill.runners.notice import tell
 from modelmill.runners.parameters import decoded, parameters_of
 from modelmill.runners.result import RunDocument, Status
 from modelmill.runners.showing import Show
 
-NOTIFY_VARIABLE = "MODELMILL_NOTIFY_URL"
-"""Where the end of a run is told, as one JSON document by POST."""
 _ATTEMPTS = 50
 _NO_ERROR = {"error": None, "error_class": None}
-
-
-def safe_name(run: str) -> str:
-    """An orchestrator's name for a run as a store can name it: Airflow's have colons and plus signs.
-
-    A name that had to change ends in a digest of the whole, so that two runs never share one.
-    """
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", run).strip("-.")[:100]
-    return safe if safe == run else f"{safe}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
 
 
 def run_task(
@@ -247,26 +233,14 @@ def _finish(store: Store, run: str, show: Show | None, progress: Progress) -> St
         ordered = {task.id: rows[task.id] for task in tasks if task.id in rows}
         document = conclude(job, store, ordered, lanes, document.model_copy(update=_NO_ERROR), seconds)
     _save(store, document)
-    _notify(document, progress)
+    told = document.model_dump(mode="json", include={"run", "recipe", "status", "channel", "bundle", "report", "error"})
+    if problem := tell(told):
+        progress.fact(problem)
     document.raise_error()
     if show is not None:
         show(findings.of_run(document, list(lanes.values()), job.recipe))
     progress.fact(f"run {run}: {document.status.value}; report {document.report}")
     return document.status
-
-
-def _notify(document: RunDocument, progress: Progress) -> None:
-    url = os.environ.get(NOTIFY_VARIABLE)
-    if not url:
-        return
-    told = document.model_dump(mode="json", include={"run", "recipe", "status", "channel", "bundle", "report", "error"})
-    request = urllib.request.Request(url, json.dumps(told).encode(), {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=10):
-            pass
-    except (OSError, ValueError, urllib.error.URLError) as problem:
-        # The address may hold a token: it is not repeated.
-        progress.fact(f"the end of the run could not be told to {NOTIFY_VARIABLE}: {type(problem).__name__}")
 
 
 def _read(store: Store, run: str) -> RunDocument:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
@@ -170,3 +171,12 @@ def overall_digest(outputs: Mapping[str, str]) -> str:
     if len(outputs) == 1:
         return next(iter(outputs.values()))
     return "sha256:" + hashlib.sha256(canonical(dict(outputs))).hexdigest()
+
+
+def safe_name(run: str) -> str:
+    """An orchestrator's name for a run as a store can name it: Airflow's have colons and plus signs.
+
+    A name that had to change ends in a digest of the whole, so that two runs never share one.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", run).strip("-.")[:100]
+    return safe if safe == run else f"{safe}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
