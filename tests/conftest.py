@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from podman import CPU, LIGHT, Podman, require_podman
+from seaweed import Seaweed, seaweed
 from small_models import make_checkpoint
 from tiny_artifacts import export_checkpoint, quantize_graph
 
@@ -23,6 +25,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real data sets are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """One real S3 server for the session."""
+    with seaweed(tmp_path_factory.mktemp("seaweed") / "server") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ class Fault(StrEnum):
     LOST = "passed on, its answer lost"
     CUT = "passed on, its answer's body cut in the middle"
     HELD = "passed on only when the proxy is told to go on"
+    AWAY = "neither passed on nor answered"
 
 
 @dataclass
@@ -38,11 +39,21 @@ class Proxy:
     go_on: threading.Event = field(default_factory=threading.Event)
     """Set it to pass held requests on."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    leave_at: Callable[[str, str], bool] | None = None
+    """From the first request on that this holds for, none is answered, until `come_back`."""
+    away: bool = False
+
+    def come_back(self) -> None:
+        """Answer again."""
+        self.away, self.leave_at = False, None
 
     def take(self, method: str, path: str) -> Fault | None:
         """Note a request; the fault it meets."""
         with self.lock:
             self.seen.append(f"{method} {path}")
+            self.away = self.away or (self.leave_at is not None and self.leave_at(method, path))
+            if self.away:
+                return Fault.AWAY
             for entry in self.faults:
                 if entry[0](method, path):
                     self.faults.remove(entry)
@@ -69,6 +80,9 @@ def flaky_proxy(endpoint: str) -> Iterator[Proxy]:
                 self.send_header("Content-Length", str(len(SLOW_DOWN)))
                 self.end_headers()
                 self.wfile.write(SLOW_DOWN)
+                return
+            if fault is Fault.AWAY:
+                self.close_connection = True
                 return
             if fault is Fault.HELD:
                 proxy.held.set()

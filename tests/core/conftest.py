@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modelmill.core.store import Store
 from modelmill.core.stores import open_store
-from seaweed import Seaweed, seaweed
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """One real S3 server for the session."""
-    with seaweed(tmp_path_factory.mktemp("seaweed") / "server") as server:
-        yield server
+from seaweed import Seaweed
 
 
 @pytest.fixture
