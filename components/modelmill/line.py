@@ -15,7 +15,7 @@ from typing import cast
 from modelmill.core.contract import JSON, Closed, StepContract
 from modelmill.core.documents import nearest
 from modelmill.core.errors import UsageError
-from modelmill.core.evidence import Verdict
+from modelmill.core.evidence import BY_CLASS, Verdict
 from modelmill.deployment import Deployment
 from modelmill.recipe import Located, Recipe, Target
 from modelmill.steps.calibrate_quantize import contract as calibrate_quantize
@@ -80,12 +80,14 @@ class Node:
 def _fetch(job: Job) -> fetch.Settings:
     recipe, located = job.recipe, job.located
     data = recipe.data.model_dump(exclude={"limit", "source"})
+    sliced = recipe.gate.slices.by
     return fetch.Settings(
         task=recipe.task,
         model=fetch.ModelSource(source=located.source(recipe.model.source), sha256=recipe.model.sha256),
         data=fetch.DataSource(
             source=located.source(recipe.data.source),
             limit=recipe.data.limit.model_dump(exclude_none=True),
+            keep=[] if sliced in {None, BY_CLASS} else [sliced],
             **data,
         ),
         mounts=job.deployment.mounts,

@@ -145,6 +145,53 @@ class ClassChange(Closed):
     candidate_correct: int
 
 
+BY_CLASS = "class"
+"""What slices are by where each of the reference's labels is one."""
+
+
+class Slice(Closed):
+    """Rows of one class, or of one value of a column, judged by themselves."""
+
+    name: str
+    rows: int
+    baseline_correct: int
+    candidate_correct: int
+    lost: int = Field(description="rows only the baseline gets right")
+    gained: int = Field(description="rows only the candidate gets right")
+    drop_points: float
+    drop_points_ci: Interval | None = Field(None, description="as the lane's, for this slice alone; None: thin")
+    p_value: float | None = Field(None, description="of so large a drop where the allowed one is the truth; None: thin")
+    p_corrected: float | None = Field(None, description="the same, corrected over the slices judged by Holm")
+    harmed: bool = Field(False, description="the drop is shown to be more than a slice may lose")
+
+
+class Slices(Closed):
+    """Slices of the evaluation rows. One refuses only where its harm is demonstrated; thin ones are never judged."""
+
+    by: str = Field(description="class, or a column of the rows")
+    max_drop_points: float
+    min_rows: int = Field(description="rows below which a slice is thin")
+    confidence: float = Field(description="over all slices together")
+    judged: list[Slice] = Field(description="the smallest p-value first")
+    thin: list[Slice] = Field(description="most rows first; at most 200")
+    thin_count: int
+
+    def without_texts(self) -> Slices:
+        """The same without a column's values, which are the data's; classes are the model's own."""
+        if self.by == BY_CLASS:
+            return self
+        judged = [item.model_copy(update={"name": f"slice {number}"}) for number, item in enumerate(self.judged, 1)]
+        thin = [item.model_copy(update={"name": f"thin {number}"}) for number, item in enumerate(self.thin, 1)]
+        return self.model_copy(update={"judged": judged, "thin": thin})
+
+
+class McNemar(Closed):
+    """McNemar's test of whether the models differ at all. It is told, and decides nothing."""
+
+    exact_p: float
+    mid_p: float
+
+
 class Confusion(Closed):
     """Rows of one reference label that the two models call differently."""
 
@@ -188,6 +235,8 @@ class LaneEvidence(Closed):
     metrics: dict[str, dict[str, float]] = Field(description="baseline and candidate → metric → share")
     classes: list[ClassChange] = Field(description="classes with a changed count, most changed first")
     confusions: list[Confusion] = Field(description="most rows first")
+    slices: Slices | None = Field(None, description="None: the policy asks for none")
+    mcnemar: McNemar | None = None
     disagreements: list[Disagreement] = Field(description="at most 200")
     disagreement_count: int
     measurements: Measurements
@@ -198,4 +247,4 @@ class LaneEvidence(Closed):
     def without_texts(self) -> LaneEvidence:
         """The same without texts of the data: what may leave the store where the recipe does not say more."""
         rows = [row.model_copy(update={"text": None}) for row in self.disagreements]
-        return self.model_copy(update={"disagreements": rows})
+        return self.model_copy(update={"disagreements": rows, "slices": self.slices and self.slices.without_texts()})

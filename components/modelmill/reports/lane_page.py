@@ -187,13 +187,14 @@ _CHECKS = {
     "min_metric": _Wording("{metric} reached", numbers.percent, factor=100),
     "min_speedup": _Wording("Speed-up over PyTorch eager", numbers.times),
     "max_size_ratio": _Wording("Size over the checkpoint's", lambda value: numbers.fixed(value, 3), 3),
+    "slices": _Wording("Right rows lost in one slice", numbers.points),
     "min_rows": _Wording("Rows judged", numbers.count, 0),
 }
 
 
 def _check(check: Check, metric: str) -> CheckRow:
     wording = _CHECKS.get(check.name, _Wording(check.name.replace("_", " "), numbers.significant))
-    side = {"max": "at most ", "min": "at least "}.get(check.name.partition("_")[0], "")
+    side = {"max": "at most ", "min": "at least ", "slices": "at most "}.get(check.name.partition("_")[0], "")
     return CheckRow(
         check,
         wording.title.replace("{metric}", metric[:1].upper() + metric[1:]),

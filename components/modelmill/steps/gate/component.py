@@ -27,6 +27,9 @@ def gate(
     policy_max_size_ratio: Optional[float] = None,
     policy_min_metric: Optional[float] = None,
     policy_min_rows: int = 50,
+    policy_slices_by: Optional[str] = None,
+    policy_slices_max_drop_points: float = 5.0,
+    policy_slices_min_rows: int = 30,
 ) -> dsl.ContainerSpec:
     """Judge the candidate by paired non-inferiority on the same rows, and by speed and size.
 
@@ -48,6 +51,9 @@ def gate(
         policy_max_size_ratio: the graphs' bytes over the checkpoint's safetensors.
         policy_min_metric: share that the candidate's primary metric must reach.
         policy_min_rows: evaluation rows below which no verdict is given.
+        policy_slices_by: class, or a column of the evaluation rows: each of its values is a slice; left out, none.
+        policy_slices_max_drop_points: points of right rows that a slice may lose; more must be shown to refuse.
+        policy_slices_min_rows: rows below which a slice is thin: listed, never judged.
     """
     return dsl.ContainerSpec(
         image=CPU_IMAGE,

@@ -29,6 +29,20 @@ class Outputs:
     report: Path = port(PortType.REPORT, "report.html of this lane")
 
 
+class SlicePolicy(Closed):
+    """What a part of the rows may lose; it refuses only on demonstrated harm."""
+
+    by: str | None = Field(
+        None,
+        min_length=1,
+        description="class, or a column of the evaluation rows: each of its values is a slice; left out, none",
+    )
+    max_drop_points: float = Field(
+        5.0, ge=0, lt=100, description="points of right rows that a slice may lose; more must be shown to refuse"
+    )
+    min_rows: int = Field(30, ge=1, description="rows below which a slice is thin: listed, never judged")
+
+
 class Policy(Closed):
     """The thresholds a candidate must meet; one left out is not checked."""
 
@@ -42,6 +56,9 @@ class Policy(Closed):
         None, ge=0, le=1, description="share that the candidate's primary metric must reach"
     )
     min_rows: int = Field(50, ge=1, description="evaluation rows below which no verdict is given")
+    slices: SlicePolicy = Field(
+        default_factory=lambda: SlicePolicy.model_validate({}), description="what each part of the rows may lose"
+    )
 
 
 class Settings(Closed):
@@ -54,7 +71,7 @@ class Settings(Closed):
 
 STEP = StepContract(
     name="gate",
-    version=2,
+    version=3,
     summary="Judge the candidate by paired non-inferiority on the same rows, and by speed and size.",
     inputs=Inputs,
     outputs=Outputs,

@@ -15,6 +15,7 @@ from modelmill.steps.gate.noninferiority import (
     rows_to_settle_share,
     share_bounds,
 )
+from modelmill.steps.gate.words import percent, points
 
 _ORDER = {Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 1, Verdict.PASS: 2}
 
@@ -48,8 +49,8 @@ def method(confidence: float) -> str:
     return (
         "Paired non-inferiority by Tango's score interval for the difference of paired proportions (Statistics in "
         "Medicine 17, 1998, 891–908), widened to the exact binomial bounds (Clopper and Pearson, 1934) where all "
-        f"disagreement goes one way. Each bound is one-sided at {_percent(confidence)} confidence and decides by "
-        f"itself; the interval they make is two-sided at {_percent(2 * confidence - 1)}. Intervals of a single share "
+        f"disagreement goes one way. Each bound is one-sided at {percent(confidence)} confidence and decides by "
+        f"itself; the interval they make is two-sided at {percent(2 * confidence - 1)}. Intervals of a single share "
         "are Clopper–Pearson's, at the same confidence."
     )
 
@@ -78,7 +79,7 @@ def check_drop(paired: Paired, policy: Policy) -> Check:
     lower, upper = (
         100 * float(bound) for bound in drop_bounds(paired.lost, paired.gained, paired.rows, policy.confidence)
     )
-    limit, sure = policy.max_drop_points, _percent(policy.confidence)
+    limit, sure = policy.max_drop_points, percent(policy.confidence)
     settle = None
     if paired.rows < policy.min_rows:
         verdict = Verdict.INCONCLUSIVE
@@ -86,20 +87,20 @@ def check_drop(paired: Paired, policy: Policy) -> Check:
     elif upper <= limit:
         verdict = Verdict.PASS
         words = (
-            f"The drop of {paired.metric} is at most {_points(upper)} points at {sure} confidence, within the "
+            f"The drop of {paired.metric} is at most {points(upper)} points at {sure} confidence, within the "
             f"{limit:g} allowed ({_seen(paired)})."
         )
     elif lower > limit:
         verdict = Verdict.FAIL
         words = (
-            f"The drop of {paired.metric} is at least {_points(lower)} points at {sure} confidence, more than the "
+            f"The drop of {paired.metric} is at least {points(lower)} points at {sure} confidence, more than the "
             f"{limit:g} allowed ({_seen(paired)})."
         )
     else:
         verdict = Verdict.INCONCLUSIVE
         settle = rows_to_settle_drop(paired.lost, paired.gained, paired.rows, limit / 100, policy.confidence)
         words = (
-            f"The drop of {paired.metric} lies between {_points(lower)} and {_points(upper)} points at {sure} "
+            f"The drop of {paired.metric} lies between {points(lower)} and {points(upper)} points at {sure} "
             f"confidence each way, and {limit:g} is allowed: {paired.rows:,} rows cannot tell ({_seen(paired)}). "
             f"{_more(paired.rows, settle, 'the disagreement seen here')}"
         )
@@ -118,7 +119,7 @@ def check_metric(paired: Paired, policy: Policy, least: float) -> Check:
     """Whether the candidate's own metric reaches what the policy demands, by its interval."""
     lower, upper = share_bounds(paired.candidate_correct, paired.rows, policy.confidence)
     value = paired.candidate_correct / paired.rows
-    sure, settle = _percent(policy.confidence), None
+    sure, settle = percent(policy.confidence), None
     if paired.rows < policy.min_rows:
         verdict = Verdict.INCONCLUSIVE
         words = f"The candidate's {paired.metric} is not judged on {paired.rows:,} rows."
@@ -234,11 +235,3 @@ def _more(rows: int, settle: int | None, seen: str) -> str:
 
 def _seen(paired: Paired) -> str:
     return f"{paired.drop_points:+.2f} seen: {paired.lost:,} lost and {paired.gained:,} gained of {paired.rows:,} rows"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.6g} %"
-
-
-def _points(points: float) -> str:
-    return f"{points:.2f}"

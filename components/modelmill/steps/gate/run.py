@@ -10,7 +10,7 @@ import numpy as np
 from modelmill.core import manifest
 from modelmill.core.contract import PortType, Report
 from modelmill.core.errors import DataError, ModelError
-from modelmill.core.evidence import LaneEvidence, Measurements, Verdict
+from modelmill.core.evidence import LaneEvidence, McNemar, Measurements, Verdict
 from modelmill.core.model import read_model
 from modelmill.core.predictions import Predictions, read_predictions
 from modelmill.core.progress import Progress
@@ -18,7 +18,8 @@ from modelmill.core.rows import read_dataset, read_rows
 from modelmill.reports.render import render_lane
 from modelmill.steps.gate import compare, judge
 from modelmill.steps.gate.contract import STEP, Inputs, Outputs, Settings
-from modelmill.steps.gate.noninferiority import share_bounds
+from modelmill.steps.gate.noninferiority import mcnemar, share_bounds
+from modelmill.steps.gate.slices import check_slices, judge_slices, names_of
 from modelmill.tasks import registry
 
 
@@ -43,7 +44,14 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     gained = int((answers.candidate_right & ~answers.baseline_right).sum())
     right = {"baseline": int(answers.baseline_right.sum()), "candidate": int(answers.candidate_right.sum())}
     paired = judge.Paired(task.metric.name, rows, lost, gained, right["candidate"])
+    asked = list(read_rows(inputs.rows))
+    slices = None
     checks = judge.checks(paired, measurements, policy)
+    if policy.slices.by is not None:
+        names = names_of(policy.slices.by, answers, asked)
+        slices = judge_slices(answers, names, policy.slices.by, policy.slices, policy.confidence)
+        checks.append(check_slices(slices))
+    exact_p, mid_p = mcnemar(lost, gained)
     verdict, reasons = judge.overall(checks)
     drop = next(check for check in checks if check.name == "max_drop_points")
     evidence = LaneEvidence(
@@ -67,7 +75,9 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         metrics={name: _shares(document) for name, document in documents.items()},
         classes=compare.class_changes(answers),
         confusions=compare.confusions(answers),
-        disagreements=compare.disagreements(answers, list(read_rows(inputs.rows)), task.text_of),
+        slices=slices,
+        mcnemar=McNemar(exact_p=exact_p, mid_p=mid_p),
+        disagreements=compare.disagreements(answers, asked, task.text_of),
         disagreement_count=len(answers.differing),
         measurements=measurements,
         precision=model.precision,
