@@ -18,6 +18,8 @@ from modelmill.core.evidence import (
     McNemar,
     Measurements,
     Metric,
+    Neighbours,
+    Shift,
     Throughput,
     Verdict,
 )
@@ -163,6 +165,12 @@ def lane(
         ],
         slices=slices,
         mcnemar=McNemar(exact_p=0.0412, mid_p=0.0327),
+        neighbours=Neighbours(
+            rows=256,
+            flips=3,
+            alone=Shift(flips=2, largest=0.412, median=0.021),
+            mixed=Shift(flips=1, largest=0.388, median=0.034),
+        ),
         disagreements=[
             Disagreement(
                 row=f"test.jsonl.gz:{i + 1}",

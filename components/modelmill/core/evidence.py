@@ -78,6 +78,7 @@ class Throughput(Closed):
     baseline_texts_per_second: float
     unquantized_texts_per_second: float
     candidate_texts_per_second: float
+    candidate_texts_per_second_ci: Interval | None = Field(None, description="within this measurement")
     passes: int | None = Field(None, description="how often each model ran all texts")
     unquantized: str | None = Field(None, description="which one was fastest here: exported or optimized")
     speedup: float | None = Field(None, description="candidate over baseline, in texts a second")
@@ -104,6 +105,7 @@ class Measurements(Closed):
     load_seconds: float = Field(
         description="from file to the first answer in a fresh process, its imports left out; median of several"
     )
+    load_seconds_each: list[float] = Field(default_factory=list, description="load_seconds of each process")
     peak_rss_bytes: int = Field(description="of a process that loads and runs the candidate alone")
     size_bytes: int = Field(description="the candidate's graphs with external data")
     checkpoint_bytes: int = Field(description="the checkpoint's safetensors")
@@ -112,6 +114,23 @@ class Measurements(Closed):
     notes: list[str] = Field(
         default_factory=list, description="what a reader must know: cells that were cut, models that are one"
     )
+
+
+class Shift(Closed):
+    """What became of predictions among other neighbours in the batch."""
+
+    flips: int = Field(description="rows whose prediction changed")
+    largest: float = Field(description="of an output's change, absolute")
+    median: float = Field(description="over rows, of the largest change of a row's outputs")
+
+
+class Neighbours(Closed):
+    """The same rows predicted in other batches: dynamic quantization scales by a whole batch, padding included."""
+
+    rows: int = Field(description="evaluation rows tried, drawn by a fixed seed")
+    flips: int = Field(description="rows whose prediction changed in any of them")
+    alone: Shift = Field(description="each row in a batch of its own")
+    mixed: Shift = Field(description="rows in random order, eight a batch, as a server gathers them")
 
 
 class Verdict(StrEnum):
@@ -237,6 +256,7 @@ class LaneEvidence(Closed):
     confusions: list[Confusion] = Field(description="most rows first")
     slices: Slices | None = Field(None, description="None: the policy asks for none")
     mcnemar: McNemar | None = None
+    neighbours: Neighbours | None = Field(None, description="of the candidate; None: evaluate did not try")
     disagreements: list[Disagreement] = Field(description="at most 200")
     disagreement_count: int
     measurements: Measurements

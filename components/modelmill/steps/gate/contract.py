@@ -51,7 +51,24 @@ class Policy(Closed):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of the paired interval")
     min_speedup: float | None = Field(None, gt=0, description="over PyTorch eager in the first measured cell")
+    min_gain_over_unquantized: float | None = Field(
+        None, gt=0, description="over the fastest unquantized model on the runtime, in the first cell"
+    )
     max_size_ratio: float | None = Field(None, gt=0, description="the graphs' bytes over the checkpoint's safetensors")
+    max_peak_rss_bytes: int | None = Field(
+        None, gt=0, description="memory at its peak of a process that loads and runs the candidate alone"
+    )
+    max_load_seconds: float | None = Field(
+        None, gt=0, description="from file to the first answer in a fresh process, imports left out"
+    )
+    max_cost_per_million_texts: float | None = Field(
+        None, gt=0, description="in the currency of the deployment's prices, tokenising left out"
+    )
+    max_batch_flips: int | None = Field(
+        None,
+        ge=0,
+        description="predictions of the 256 rows tried that may change with their batch",
+    )
     min_metric: float | None = Field(
         None, ge=0, le=1, description="share that the candidate's primary metric must reach"
     )
@@ -67,6 +84,10 @@ class Settings(Closed):
     task: str = Field(description="the ML task: text-classification")
     target: str = Field(description="the lane's name, for the verdict and the report")
     policy: Policy
+    core_hour: float | None = Field(
+        None, gt=0, description="price of one core for an hour, from the deployment, where a cost is judged"
+    )
+    currency: str = Field("USD", description="of the price")
 
 
 STEP = StepContract(

@@ -1,12 +1,11 @@
-"""The checks of a policy, each with its verdict in words, and the verdict over all of them."""
+"""The checks of the metric, each with its verdict in words, and the verdict over all checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelmill.core.errors import ModelError
-from modelmill.core.evidence import Check, EncoderLatency, Measurements, Verdict
+from modelmill.core.evidence import Check, Verdict
 from modelmill.steps.gate.contract import Policy
 from modelmill.steps.gate.noninferiority import (
     FEASIBLE_ROWS,
@@ -147,75 +146,12 @@ def check_metric(paired: Paired, policy: Policy, least: float) -> Check:
     )
 
 
-def check_speedup(cell: EncoderLatency, least: float) -> Check:
-    """Whether the candidate is as much faster than the baseline as demanded, by the bounds of the measured ratio."""
-    lower, upper = cell.speedup_ci
-    shape = f"at batch {cell.batch_size}, length {cell.sequence_length}"
-    noise = cell.noise_ratio_ci
-    if noise and lower >= least and max(noise[1], 1 / noise[0]) >= cell.speedup:
-        verdict = Verdict.INCONCLUSIVE
-        words = (
-            f"The speed-up {shape} was measured as {cell.speedup:.2f} times, on a machine so busy that the baseline "
-            f"against itself gave {noise[0]:.2f} to {noise[1]:.2f}: that is no evidence. Measure again when nothing "
-            "else runs."
-        )
-    elif lower >= least:
-        verdict = Verdict.PASS
-        words = f"The speed-up {shape} is at least {lower:.2f} times, of {least:g} demanded."
-    elif upper < least:
-        verdict = Verdict.FAIL
-        words = f"The speed-up {shape} is at most {upper:.2f} times, less than the {least:g} demanded."
-    else:
-        verdict = Verdict.INCONCLUSIVE
-        words = (
-            f"The speed-up {shape} lies between {lower:.2f} and {upper:.2f} times, and {least:g} is demanded: the "
-            "timings cannot tell. A quieter machine, or more measure.seconds_per_cell, narrows it."
-        )
-    return Check(
-        name="min_speedup",
-        verdict=verdict,
-        threshold=least,
-        value=cell.speedup,
-        interval=(lower, upper),
-        words=words,
-    )
-
-
-def check_size(measurements: Measurements, most: float) -> Check:
-    """Whether the graphs are as small as demanded; exact."""
-    within = measurements.size_ratio <= most
-    words = (
-        f"The graphs take {measurements.size_ratio:.3f} of the checkpoint's bytes, "
-        f"{'within' if within else 'more than'} the {most:g} allowed."
-    )
-    return Check(
-        name="max_size_ratio",
-        verdict=Verdict.PASS if within else Verdict.FAIL,
-        threshold=most,
-        value=measurements.size_ratio,
-        words=words,
-    )
-
-
-def checks(paired: Paired, measurements: Measurements, policy: Policy) -> list[Check]:
-    """Every check that the policy asks for, the drop first.
-
-    Raises:
-        ModelError: min_speedup is asked for, and nothing was timed.
-    """
+def checks(paired: Paired, policy: Policy) -> list[Check]:
+    """The checks of the metric: the drop, the metric itself, and whether there are rows enough for them."""
     found = [check_drop(paired, policy)]
     if policy.min_metric is not None:
         found.append(check_metric(paired, policy, policy.min_metric))
-    if policy.min_speedup is not None:
-        if not measurements.latency:
-            what = "min_speedup judges the first measured cell, and the measurements hold none"
-            raise ModelError(what, where="gate.min_speedup", fix="name a cell under measure.cells in the recipe")
-        found.append(check_speedup(measurements.latency[0], policy.min_speedup))
-    if policy.max_size_ratio is not None:
-        found.append(check_size(measurements, policy.max_size_ratio))
-    rows = check_rows(paired, policy)
-    # Too few rows are why the others are open, and are said before them; rows enough are the least of the news.
-    return [*found, rows] if rows.verdict is Verdict.PASS else [rows, *found]
+    return [*found, check_rows(paired, policy)]
 
 
 def overall(found: Sequence[Check]) -> tuple[Verdict, list[str]]:
@@ -223,8 +159,14 @@ def overall(found: Sequence[Check]) -> tuple[Verdict, list[str]]:
 
     One fail fails; else one inconclusive check leaves it open.
     """
-    ordered = sorted(found, key=lambda check: _ORDER[check.verdict])
+    # Too few rows are why the others are open, and are said before them; rows enough are the least of the news.
+    ordered = sorted(found, key=_rank)
     return ordered[0].verdict, [check.words for check in ordered]
+
+
+def _rank(check: Check) -> tuple[int, int]:
+    first = -1 if check.verdict is not Verdict.PASS else 1
+    return _ORDER[check.verdict], first if check.name == "min_rows" else 0
 
 
 def _more(rows: int, settle: int | None, seen: str) -> str:

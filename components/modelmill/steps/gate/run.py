@@ -16,7 +16,7 @@ from modelmill.core.predictions import Predictions, read_predictions
 from modelmill.core.progress import Progress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.reports.render import render_lane
-from modelmill.steps.gate import compare, judge
+from modelmill.steps.gate import compare, judge, resources
 from modelmill.steps.gate.contract import STEP, Inputs, Outputs, Settings
 from modelmill.steps.gate.noninferiority import mcnemar, share_bounds
 from modelmill.steps.gate.slices import check_slices, judge_slices, names_of
@@ -30,7 +30,8 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
 
     Raises:
         DataError: There are no evaluation rows.
-        ModelError: Predictions are of other rows, of another task or of another shape.
+        ModelError: Predictions are of other rows, of another task or of another shape, or lack what a check needs.
+        RecipeError: The policy asks what cannot be judged here.
     """
     task = registry.get(settings.task)
     digests = {port.name: _digest(getattr(inputs, port.name), port.type) for port in STEP.input_ports}
@@ -46,7 +47,8 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     paired = judge.Paired(task.metric.name, rows, lost, gained, right["candidate"])
     asked = list(read_rows(inputs.rows))
     slices = None
-    checks = judge.checks(paired, measurements, policy)
+    neighbours = documents["candidate"].neighbours
+    checks = [*judge.checks(paired, policy), *resources.checks(measurements, neighbours, settings)]
     if policy.slices.by is not None:
         names = names_of(policy.slices.by, answers, asked)
         slices = judge_slices(answers, names, policy.slices.by, policy.slices, policy.confidence)
@@ -77,6 +79,7 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         confusions=compare.confusions(answers),
         slices=slices,
         mcnemar=McNemar(exact_p=exact_p, mid_p=mid_p),
+        neighbours=neighbours,
         disagreements=compare.disagreements(answers, asked, task.text_of),
         disagreement_count=len(answers.differing),
         measurements=measurements,

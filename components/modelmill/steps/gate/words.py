@@ -19,3 +19,13 @@ def listed(names: Sequence[str], most: int) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def significant(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"
+
+
+def size(count: float) -> str:
+    """Bytes in megabytes of a million."""
+    return f"{count / 1e6:,.1f} MB"
