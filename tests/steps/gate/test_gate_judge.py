@@ -9,15 +9,16 @@ from modelmill.core.errors import ModelError
 from modelmill.core.evidence import Check, Measurements, Verdict
 from modelmill.steps.gate import judge, resources
 from modelmill.steps.gate.contract import Policy, Settings
+from modelmill.steps.gate.estimates import Paired
 
 
-def every_check(answers: judge.Paired, measured: Measurements, policy: Policy) -> list[Check]:
+def every_check(answers: Paired, measured: Measurements, policy: Policy) -> list[Check]:
     settings = Settings(task="text-classification", target="cpu", policy=policy)
     return [*judge.checks(answers, policy), *resources.checks(measured, None, settings)]
 
 
-def paired(rows: int = 3080, lost: int = 20, gained: int = 15, correct: int = 2830) -> judge.Paired:
-    return judge.Paired("accuracy", rows, lost, gained, correct)
+def paired(rows: int = 3080, lost: int = 20, gained: int = 15, correct: int = 2830) -> Paired:
+    return Paired("accuracy", rows, lost, gained, correct)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def paired(rows: int = 3080, lost: int = 20, gained: int = 15, correct: int = 28
         (paired(rows=49, lost=49, gained=0), Verdict.INCONCLUSIVE),
     ],
 )
-def test_the_drop_passes_and_fails_only_on_what_is_demonstrated(answers: judge.Paired, verdict: Verdict) -> None:
+def test_the_drop_passes_and_fails_only_on_what_is_demonstrated(answers: Paired, verdict: Verdict) -> None:
     assert judge.check_drop(answers, Policy()).verdict is verdict
 
 
@@ -124,6 +125,6 @@ def test_speed_cannot_be_judged_where_nothing_was_timed() -> None:
 
 
 def test_the_method_names_the_levels_of_its_bounds() -> None:
-    assert "one-sided at 95 % confidence" in judge.method(0.95)
-    assert "two-sided at 90 %" in judge.method(0.95)
-    assert "two-sided at 95 %" in judge.method(0.975)
+    assert "one-sided at 95 % confidence" in paired().method(0.95)
+    assert "two-sided at 90 %" in paired().method(0.95)
+    assert "two-sided at 95 %" in paired().method(0.975)

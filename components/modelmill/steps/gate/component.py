@@ -21,6 +21,7 @@ def gate(
     decision: dsl.OutputPath(str),  # type: ignore[valid-type]
     task: str,
     target: str,
+    policy_metric: Optional[str] = None,
     policy_max_drop_points: float = 1.0,
     policy_confidence: float = 0.95,
     policy_min_speedup: Optional[float] = None,
@@ -52,7 +53,8 @@ def gate(
         decision: what the verdict says: pass, fail or inconclusive.
         task: the ML task: text-classification.
         target: the lane's name, for the verdict and the report.
-        policy_max_drop_points: points (100 × share) of the primary metric that may be lost.
+        policy_metric: metric that decides, one of the task's: accuracy or macro_f1; left out, its primary one.
+        policy_max_drop_points: points (100 × share) of the metric that may be lost.
         policy_confidence: one-sided confidence of the paired interval.
         policy_min_speedup: over PyTorch eager in the first measured cell.
         policy_min_gain_over_unquantized: over the fastest unquantized model on the runtime, in the first cell.
@@ -61,7 +63,7 @@ def gate(
         policy_max_load_seconds: from file to the first answer in a fresh process, imports left out.
         policy_max_cost_per_million_texts: in the currency of the deployment's prices, tokenising left out.
         policy_max_batch_flips: predictions of the 256 rows tried that may change with their batch.
-        policy_min_metric: share that the candidate's primary metric must reach.
+        policy_min_metric: share that the candidate's metric must reach.
         policy_min_rows: evaluation rows below which no verdict is given.
         policy_slices_by: class, or a column of the evaluation rows: each of its values is a slice; left out, none.
         policy_slices_max_drop_points: points of right rows that a slice may lose; more must be shown to refuse.

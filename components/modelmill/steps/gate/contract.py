@@ -46,9 +46,10 @@ class SlicePolicy(Closed):
 class Policy(Closed):
     """The thresholds a candidate must meet; one left out is not checked."""
 
-    max_drop_points: float = Field(
-        1.0, ge=0, le=100, description="points (100 × share) of the primary metric that may be lost"
+    metric: str | None = Field(
+        None, description="metric that decides, one of the task's: accuracy or macro_f1; left out, its primary one"
     )
+    max_drop_points: float = Field(1.0, ge=0, le=100, description="points (100 × share) of the metric that may be lost")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of the paired interval")
     min_speedup: float | None = Field(None, gt=0, description="over PyTorch eager in the first measured cell")
     min_gain_over_unquantized: float | None = Field(
@@ -69,9 +70,7 @@ class Policy(Closed):
         ge=0,
         description="predictions of the 256 rows tried that may change with their batch",
     )
-    min_metric: float | None = Field(
-        None, ge=0, le=1, description="share that the candidate's primary metric must reach"
-    )
+    min_metric: float | None = Field(None, ge=0, le=1, description="share that the candidate's metric must reach")
     min_rows: int = Field(50, ge=1, description="evaluation rows below which no verdict is given")
     slices: SlicePolicy = Field(
         default_factory=lambda: SlicePolicy.model_validate({}), description="what each part of the rows may lose"

@@ -3,155 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from modelmill.core.evidence import Check, Verdict
 from modelmill.steps.gate.contract import Policy
-from modelmill.steps.gate.noninferiority import (
-    FEASIBLE_ROWS,
-    drop_bounds,
-    rows_to_settle_drop,
-    rows_to_settle_share,
-    share_bounds,
-)
+from modelmill.steps.gate.estimates import Compared
+from modelmill.steps.gate.noninferiority import FEASIBLE_ROWS
 from modelmill.steps.gate.words import percent, points
 
 _ORDER = {Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 1, Verdict.PASS: 2}
 
 
-@dataclass(frozen=True)
-class Paired:
-    """How two models answered the same rows.
-
-    Attributes:
-        metric: Name of the share that is judged: ``accuracy``.
-        rows: Rows compared.
-        lost: Rows that only the baseline gets right.
-        gained: Rows that only the candidate gets right.
-        candidate_correct: Rows that the candidate gets right.
-    """
-
-    metric: str
-    rows: int
-    lost: int
-    gained: int
-    candidate_correct: int
-
-    @property
-    def drop_points(self) -> float:
-        """Baseline minus candidate, in points."""
-        return 100 * (self.lost - self.gained) / self.rows
+def least_rows(compared: Compared, policy: Policy) -> int:
+    """Rows below which the metric is not judged: the policy's, or the method's where that needs more."""
+    return max(policy.min_rows, compared.least_rows)
 
 
-def method(confidence: float) -> str:
-    """The paired method in words, with its sources and what its bounds mean."""
-    return (
-        "Paired non-inferiority by Tango's score interval for the difference of paired proportions (Statistics in "
-        "Medicine 17, 1998, 891–908), widened to the exact binomial bounds (Clopper and Pearson, 1934) where all "
-        f"disagreement goes one way. Each bound is one-sided at {percent(confidence)} confidence and decides by "
-        f"itself; the interval they make is two-sided at {percent(2 * confidence - 1)}. Intervals of a single share "
-        "are Clopper–Pearson's, at the same confidence."
-    )
-
-
-def check_rows(paired: Paired, policy: Policy) -> Check:
+def check_rows(compared: Compared, policy: Policy) -> Check:
     """Whether there are rows enough to say anything about the metric."""
-    enough = paired.rows >= policy.min_rows
+    least = least_rows(compared, policy)
+    enough = compared.rows >= least
+    why = f" (a bootstrap of {compared.metric} needs so many)" if least > policy.min_rows else ""
     words = (
-        f"{paired.rows:,} evaluation rows, of at least {policy.min_rows:,}."
+        f"{compared.rows:,} evaluation rows, of at least {least:,}."
         if enough
-        else f"Only {paired.rows:,} evaluation rows, where {policy.min_rows:,} are the least for a verdict: "
-        f"{policy.min_rows - paired.rows:,} more are needed."
+        else f"Only {compared.rows:,} evaluation rows, where {least:,} are the least for a verdict{why}: "
+        f"{least - compared.rows:,} more are needed."
     )
     return Check(
         name="min_rows",
         verdict=Verdict.PASS if enough else Verdict.INCONCLUSIVE,
-        threshold=policy.min_rows,
-        value=paired.rows,
+        threshold=least,
+        value=compared.rows,
         words=words,
-        rows_to_settle=None if enough else policy.min_rows,
+        rows_to_settle=None if enough else least,
     )
 
 
-def check_drop(paired: Paired, policy: Policy) -> Check:
+def check_drop(compared: Compared, policy: Policy) -> Check:
     """Paired non-inferiority: passes and fails only on what is demonstrated at the policy's confidence."""
-    lower, upper = (
-        100 * float(bound) for bound in drop_bounds(paired.lost, paired.gained, paired.rows, policy.confidence)
-    )
+    lower, upper = compared.drop_bounds(policy.confidence)
     limit, sure = policy.max_drop_points, percent(policy.confidence)
     settle = None
-    if paired.rows < policy.min_rows:
+    if compared.rows < least_rows(compared, policy):
         verdict = Verdict.INCONCLUSIVE
-        words = f"The drop of {paired.metric} is not judged on {paired.rows:,} rows."
+        words = f"The drop of {compared.metric} is not judged on {compared.rows:,} rows."
     elif upper <= limit:
         verdict = Verdict.PASS
         words = (
-            f"The drop of {paired.metric} is at most {points(upper)} points at {sure} confidence, within the "
-            f"{limit:g} allowed ({_seen(paired)})."
+            f"The drop of {compared.metric} is at most {points(upper)} points at {sure} confidence, within the "
+            f"{limit:g} allowed ({compared.seen})."
         )
     elif lower > limit:
         verdict = Verdict.FAIL
         words = (
-            f"The drop of {paired.metric} is at least {points(lower)} points at {sure} confidence, more than the "
-            f"{limit:g} allowed ({_seen(paired)})."
+            f"The drop of {compared.metric} is at least {points(lower)} points at {sure} confidence, more than the "
+            f"{limit:g} allowed ({compared.seen})."
         )
     else:
         verdict = Verdict.INCONCLUSIVE
-        settle = rows_to_settle_drop(paired.lost, paired.gained, paired.rows, limit / 100, policy.confidence)
+        settle = compared.rows_to_settle_drop(limit, policy.confidence)
         words = (
-            f"The drop of {paired.metric} lies between {points(lower)} and {points(upper)} points at {sure} "
-            f"confidence each way, and {limit:g} is allowed: {paired.rows:,} rows cannot tell ({_seen(paired)}). "
-            f"{_more(paired.rows, settle, 'the disagreement seen here')}"
+            f"The drop of {compared.metric} lies between {points(lower)} and {points(upper)} points at {sure} "
+            f"confidence each way, and {limit:g} is allowed: {compared.rows:,} rows cannot tell ({compared.seen}). "
+            f"{_more(compared.rows, settle, 'the disagreement seen here')}"
         )
     return Check(
         name="max_drop_points",
         verdict=verdict,
         threshold=limit,
-        value=paired.drop_points,
+        value=compared.drop_points,
         interval=(lower, upper),
         words=words,
         rows_to_settle=settle,
     )
 
 
-def check_metric(paired: Paired, policy: Policy, least: float) -> Check:
+def check_metric(compared: Compared, policy: Policy, least: float) -> Check:
     """Whether the candidate's own metric reaches what the policy demands, by its interval."""
-    lower, upper = share_bounds(paired.candidate_correct, paired.rows, policy.confidence)
-    value = paired.candidate_correct / paired.rows
+    lower, upper = compared.candidate_bounds(policy.confidence)
     sure, settle = percent(policy.confidence), None
-    if paired.rows < policy.min_rows:
+    if compared.rows < least_rows(compared, policy):
         verdict = Verdict.INCONCLUSIVE
-        words = f"The candidate's {paired.metric} is not judged on {paired.rows:,} rows."
+        words = f"The candidate's {compared.metric} is not judged on {compared.rows:,} rows."
     elif lower >= least:
         verdict = Verdict.PASS
-        words = f"The candidate's {paired.metric} is at least {lower:.4f} at {sure} confidence; {least:g} is demanded."
+        words = (
+            f"The candidate's {compared.metric} is at least {lower:.4f} at {sure} confidence; {least:g} is demanded."
+        )
     elif upper < least:
         verdict = Verdict.FAIL
-        words = f"The candidate's {paired.metric} is at most {upper:.4f} at {sure} confidence; {least:g} is demanded."
+        words = f"The candidate's {compared.metric} is at most {upper:.4f} at {sure} confidence; {least:g} is demanded."
     else:
         verdict = Verdict.INCONCLUSIVE
-        settle = rows_to_settle_share(paired.candidate_correct, paired.rows, least, policy.confidence)
+        settle = compared.rows_to_settle_metric(least, policy.confidence)
         words = (
-            f"The candidate's {paired.metric} lies between {lower:.4f} and {upper:.4f} at {sure} confidence each way, "
-            f"and {least:g} is demanded. {_more(paired.rows, settle, f'the {paired.metric} seen here')}"
+            f"The candidate's {compared.metric} lies between {lower:.4f} and {upper:.4f} at {sure} confidence each "
+            f"way, and {least:g} is demanded. {_more(compared.rows, settle, f'the {compared.metric} seen here')}"
         )
     return Check(
         name="min_metric",
         verdict=verdict,
         threshold=least,
-        value=value,
+        value=compared.candidate,
         interval=(lower, upper),
         words=words,
         rows_to_settle=settle,
     )
 
 
-def checks(paired: Paired, policy: Policy) -> list[Check]:
+def checks(compared: Compared, policy: Policy) -> list[Check]:
     """The checks of the metric: the drop, the metric itself, and whether there are rows enough for them."""
-    found = [check_drop(paired, policy)]
+    found = [check_drop(compared, policy)]
     if policy.min_metric is not None:
-        found.append(check_metric(paired, policy, policy.min_metric))
-    return [*found, check_rows(paired, policy)]
+        found.append(check_metric(compared, policy, policy.min_metric))
+    return [*found, check_rows(compared, policy)]
 
 
 def overall(found: Sequence[Check]) -> tuple[Verdict, list[str]]:
@@ -173,7 +138,3 @@ def _more(rows: int, settle: int | None, seen: str) -> str:
     if settle is None:
         return f"With {seen}, no feasible number of rows would (more than {FEASIBLE_ROWS:,})."
     return f"With {seen}, about {settle - rows:,} more rows would ({settle:,} in all)."
-
-
-def _seen(paired: Paired) -> str:
-    return f"{paired.drop_points:+.2f} seen: {paired.lost:,} lost and {paired.gained:,} gained of {paired.rows:,} rows"
