@@ -33,7 +33,12 @@ def write_lane_rows(directory: Path, count: int = 300) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     texts = ["my card is lost", "<script>alert(1)</script>", "```\nlost & found | *bold* ```"]
     rows = [
-        {"id": f"test.jsonl:{index + 1}", "text": f"{texts[index % 3]} {index}", "label": LABELS[index % 3]}
+        {
+            "id": f"test.jsonl:{index + 1}",
+            "text": f"{texts[index % 3]} {index}",
+            "label": LABELS[index % 3],
+            "language": "<b>de</b>" if index % 5 == 0 else "en",
+        }
         for index in range(count)
     ]
     dataset = Dataset(task=TASK, role=Role.EVALUATE, columns=["text", "label"], labels=LABELS, count=count)

@@ -15,13 +15,19 @@ from modelmill.core.evidence import (
     Disagreement,
     EncoderLatency,
     LaneEvidence,
+    McNemar,
     Measurements,
     Metric,
+    Neighbours,
+    Shift,
     Throughput,
     Verdict,
 )
 from modelmill.core.hardware import Hardware
 from modelmill.reports.view import RunStatus, RunView, StepRow
+from modelmill.steps.gate.compare import Answers
+from modelmill.steps.gate.contract import SlicePolicy
+from modelmill.steps.gate.slices import check_slices, judge_slices
 
 PLANTED = (
     '<script>window.planted=1;alert(1)</script><img src=x onerror="window.planted=1;alert(1)">'
@@ -122,6 +128,12 @@ def lane(
             words="The graphs take 25.9 % of the checkpoint's bytes.",
         ),
     ]
+    answers = Answers(LABELS[:classes], reference, baseline, candidate, right, now)
+    # Every tenth row's class is thin.
+    names = [LABELS[label] if label % 10 else f"{LABELS[label]} {row // 1540}" for row, label in enumerate(reference)]
+    slices = judge_slices(answers, names, "class", SlicePolicy(by="class"), 0.95)
+    checks.append(check_slices(slices))
+    whole = Verdict.FAIL if checks[-1].verdict is Verdict.FAIL else whole
     said = {Verdict.PASS: "Every check passed: ", Verdict.FAIL: "Failed: ", Verdict.INCONCLUSIVE: "Undecided: "}[whole]
     deciding = sorted(checks, key=lambda check: check.verdict != whole)
     return LaneEvidence(
@@ -151,6 +163,14 @@ def lane(
             Confusion(reference=key[0], baseline=key[1], candidate=key[2], rows=count)
             for key, count in sorted(calls.items(), key=lambda item: (-item[1], item[0]))
         ],
+        slices=slices,
+        mcnemar=McNemar(exact_p=0.0412, mid_p=0.0327),
+        neighbours=Neighbours(
+            rows=256,
+            flips=3,
+            alone=Shift(flips=2, largest=0.412, median=0.021),
+            mixed=Shift(flips=1, largest=0.388, median=0.034),
+        ),
         disagreements=[
             Disagreement(
                 row=f"test.jsonl.gz:{i + 1}",
@@ -425,6 +445,14 @@ def hostile() -> RunView:
                 "metrics": {"baseline": {PLANTED: 0.5}, "candidate": {PLANTED: 0.5}},
                 "checks": [check.model_copy(update={"name": PLANTED, "words": PLANTED}) for check in item.checks],
                 "classes": [change.model_copy(update={"label": PLANTED + change.label}) for change in item.classes],
+                "slices": item.slices
+                and item.slices.model_copy(
+                    update={
+                        "by": PLANTED,
+                        "judged": [one.model_copy(update={"name": PLANTED}) for one in item.slices.judged],
+                        "thin": [one.model_copy(update={"name": PLANTED}) for one in item.slices.thin],
+                    }
+                ),
                 "confusions": [
                     row.model_copy(
                         update={"reference": PLANTED, "baseline": PLANTED + row.baseline, "candidate": PLANTED}

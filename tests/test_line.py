@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modelmill.core.contract import PortType, Zone
+from modelmill.core.contract import JSON, PortType, Zone
+from modelmill.core.errors import DeploymentError
 from modelmill.core.evidence import Verdict
-from modelmill.deployment import Deployment
-from modelmill.line import LINE, NODES, Job, Scope, TaskOutput, decide, expand
+from modelmill.core.stepkey import keyed
+from modelmill.deployment import Deployment, Prices
+from modelmill.line import LINE, NODES, Job, Scope, TaskOutput, decide, expand, require_prices
 from modelmill.recipe import Located, Recipe
 
 STEPS = ["fetch", "retrain", "export", "optimize", "calibrate-quantize", "evaluate", "gate", "publish"]
@@ -23,6 +26,32 @@ def _job(**changes: object) -> Job:
         **changes,
     }
     return Job(Located(recipe=Recipe.model_validate(value), folder=Path("/nowhere")), Deployment())
+
+
+def _gate_key(job: Job) -> dict[str, JSON]:
+    return keyed(next(task for task in expand(job) if task.contract.name == "gate").settings)
+
+
+def test_a_price_is_in_the_gates_key_only_where_a_cost_is_judged() -> None:
+    cheap, dear = (Deployment(prices=Prices(core_hour=price, currency="EUR")) for price in (0.02, 0.04))
+    plain, priced = _job(), _job(gate={"max_cost_per_million_texts": 1.0})
+    assert _gate_key(plain) == _gate_key(replace(plain, deployment=dear))
+    found = [_gate_key(replace(priced, deployment=deployed)) for deployed in (cheap, dear)]
+    assert [(item["core_hour"], item["currency"]) for item in found] == [(0.02, "EUR"), (0.04, "EUR")]
+
+
+def test_a_cost_without_a_price_is_told_before_anything_runs() -> None:
+    priced = _job(gate={"max_cost_per_million_texts": 1.0})
+    require_prices(replace(priced, deployment=Deployment(prices=Prices(core_hour=0.02))))
+    require_prices(_job())
+    with pytest.raises(DeploymentError, match=r"the deployment names no price\n.*prices\n.*core_hour"):
+        require_prices(priced)
+
+
+def test_fetch_keeps_the_column_that_the_gate_slices_by() -> None:
+    for by, kept in ((None, []), ("class", []), ("language", ["language"])):
+        fetch = expand(_job(gate={"slices": {"by": by}}))[0].settings
+        assert fetch.model_dump()["data"]["keep"] == kept
 
 
 def test_the_line_has_the_eight_steps() -> None:

@@ -69,13 +69,15 @@ def make_recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def run_in_this_process(recipe: Path, store: Store, *overrides: str) -> RunDocument:
+def run_in_this_process(
+    recipe: Path, store: Store, *overrides: str, deployment: Deployment | None = None
+) -> RunDocument:
     """Run a recipe's line without a process for each step: what torch takes to import is paid once."""
 
     def execute(command: StepCommand) -> StepOutcome:
         return run_here(command, SilentProgress())
 
-    return local.run(Job(recipes.load(recipe, overrides), Deployment()), store, SilentProgress(), execute)
+    return local.run(Job(recipes.load(recipe, overrides), deployment or Deployment()), store, SilentProgress(), execute)
 
 
 def reproducible_digests(document: RunDocument) -> dict[str, str]:

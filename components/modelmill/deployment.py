@@ -58,6 +58,13 @@ class Backend(StrEnum):
     and a secret is the worker's environment variable of the same name."""
 
 
+class Prices(Closed):
+    """What computing costs."""
+
+    core_hour: float = Field(gt=0, description="of one CPU core for one hour")
+    currency: str = Field("USD", pattern="^[A-Z]{3}$", description="ISO 4217")
+
+
 class StepDeployment(Closed):
     """What holds for one step; what is left out is as for all steps."""
 
@@ -110,6 +117,10 @@ class Deployment(Closed):
     service_accounts: dict[Zone, str] = Field(
         default_factory=lambda: {Zone.UNTRUSTED: "modelmill-work", Zone.RELEASE: "modelmill-release"},
         description="trust zone → service account",
+    )
+    prices: Prices | None = Field(
+        None,
+        description="what computing costs where the model will serve: the gate's max_cost_per_million_texts needs it",
     )
     keep_pods: Literal["never", "failed", "always"] = Field("failed", description="which pods stay to be looked at")
 

@@ -14,8 +14,8 @@ from typing import cast
 
 from modelmill.core.contract import JSON, Closed, StepContract
 from modelmill.core.documents import nearest
-from modelmill.core.errors import UsageError
-from modelmill.core.evidence import Verdict
+from modelmill.core.errors import DeploymentError, UsageError
+from modelmill.core.evidence import BY_CLASS, Verdict
 from modelmill.deployment import Deployment
 from modelmill.recipe import Located, Recipe, Target
 from modelmill.steps.calibrate_quantize import contract as calibrate_quantize
@@ -80,12 +80,14 @@ class Node:
 def _fetch(job: Job) -> fetch.Settings:
     recipe, located = job.recipe, job.located
     data = recipe.data.model_dump(exclude={"limit", "source"})
+    sliced = recipe.gate.slices.by
     return fetch.Settings(
         task=recipe.task,
         model=fetch.ModelSource(source=located.source(recipe.model.source), sha256=recipe.model.sha256),
         data=fetch.DataSource(
             source=located.source(recipe.data.source),
             limit=recipe.data.limit.model_dump(exclude_none=True),
+            keep=[] if sliced in {None, BY_CLASS} else [sliced],
             **data,
         ),
         mounts=job.deployment.mounts,
@@ -113,7 +115,10 @@ def _measure(job: Job, target: Target) -> evaluate.MeasureSettings:
 
 
 def _gate(job: Job, target: Target) -> gate.Settings:
-    return gate.Settings(task=job.recipe.task, target=target.name, policy=job.recipe.gate)
+    policy, prices = job.recipe.gate, job.deployment.prices
+    # A price is the deployment's and in no key, but for where the recipe asks for a verdict on it.
+    priced = {} if prices is None or policy.max_cost_per_million_texts is None else prices.model_dump()
+    return gate.Settings(task=job.recipe.task, target=target.name, policy=policy, **priced)
 
 
 def _publish(job: Job) -> publish.Settings:
@@ -279,6 +284,18 @@ def expand(job: Job) -> list[Task]:
     for node in _of(Scope.RUN, merging=True):
         tasks.append(_task(node, None, job, targets))
     return tasks
+
+
+def require_prices(job: Job) -> None:
+    """Check that the deployment names the price that the recipe's gate judges by.
+
+    Raises:
+        DeploymentError: It names none.
+    """
+    if job.recipe.gate.max_cost_per_million_texts is not None and job.deployment.prices is None:
+        what = "the recipe's gate.max_cost_per_million_texts judges a cost, and the deployment names no price"
+        fix = "add prices: {core_hour: …, currency: …} to the deployment, or leave the check out of the recipe"
+        raise DeploymentError(what, where="prices", fix=fix)
 
 
 def _of(scope: Scope, merging: bool | None = None) -> list[Node]:

@@ -250,6 +250,15 @@ class Recipe(Closed):
                 f"data.limit.evaluate leaves {judging} rows to judge by, and gate.min_rows demands {self.gate.min_rows}"
             )
             raise ValueError(problem)
+        judged = [metric.name for metric in tasks.get(self.task).metrics_judged]
+        if self.gate.metric is not None and self.gate.metric not in judged:
+            near = nearest(self.gate.metric, judged)
+            hint = f"did you mean {near}?" if near else f"known: {', '.join(judged)}"
+            problem = f"gate.metric: the task {self.task} has no metric {self.gate.metric!r} to judge by: {hint}"
+            raise ValueError(problem)
+        if self.gate.max_cost_per_million_texts is not None and self.measure.throughput_rows == 0:
+            problem = "gate.max_cost_per_million_texts is of measured texts, and measure.throughput_rows is 0"
+            raise ValueError(problem)
         if isinstance(self.publish.require, list):
             unknown = [name for name in self.publish.require if name not in names]
             if unknown or not self.publish.require:

@@ -7,7 +7,7 @@ import pytest
 
 from modelmill.core.evidence import Difference
 from modelmill.measuring import ratios
-from modelmill.measuring.ratios import difference, expanded_tail, noise_band, ratio
+from modelmill.measuring.ratios import difference, expanded_tail, mean_seconds, noise_band, ratio
 from modelmill.measuring.rounds import Rounds, interleave
 
 TRIALS = 100
@@ -33,6 +33,18 @@ def simulated(drawn: np.random.Generator, true: float, count: int, keeps: float)
         return mean * np.exp(load + own + spikes)
 
     return Rounds({"baseline": times(true), "candidate": times(1.0), "again": times(true)})
+
+
+def test_a_models_own_time_has_an_interval_that_usually_holds_it() -> None:
+    held = 0
+    for trial in range(60):
+        drawn = np.random.default_rng(trial)
+        times = 3 * np.exp(drawn.normal(0, 0.1, 120)) / np.exp(0.005)
+        found = mean_seconds(Rounds({"candidate": times}), "candidate", seed=trial)
+        held += found.interval[0] <= 3 <= found.interval[1]
+        assert found.value == pytest.approx(times.mean())
+    assert held >= 52
+    assert mean_seconds(Rounds({"one": np.asarray([2.0])}), "one") == (2.0, (2.0, 2.0))
 
 
 def coverage(count: int, keeps: float, blocks: int, monkeypatch: pytest.MonkeyPatch) -> float:

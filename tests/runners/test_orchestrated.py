@@ -16,7 +16,7 @@ from modelmill import recipe as recipes
 from modelmill.core import records
 from modelmill.core.local_store import LocalStore
 from modelmill.core.stores import open_store
-from modelmill.deployment import Deployment
+from modelmill.deployment import Deployment, Prices
 from modelmill.line import Job
 from modelmill.runners.containers import Described, describe
 from modelmill.runners.kubeflow import POINTER, compile_to
@@ -25,12 +25,16 @@ from modelmill.runners.result import RunDocument, safe_name
 from orchestrate import orchestrate
 from whole_line import make_recipe, reproducible_digests, run_in_this_process
 
+PRICES = Prices(core_hour=0.04, currency="EUR")
+"""The recipe's gate judges a cost, so that the price has to reach its container."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model, rows and a recipe with absolute sources."""
     folder = tmp_path_factory.mktemp("orchestrated")
-    make_recipe(folder, gate={"max_drop_points": 5.0, "max_size_ratio": 1.0})
+    judged = {"max_cost_per_million_texts": 1e6, "max_batch_flips": 256, "slices": {"by": "class"}}
+    make_recipe(folder, gate={"max_drop_points": 5.0, "max_size_ratio": 1.0, **judged})
     return _absolute(folder)
 
 
@@ -43,7 +47,8 @@ def _absolute(folder: Path) -> Path:
 
 
 def _described(folder: Path, store: Path) -> Described:
-    return describe(Job(recipes.load(folder / "recipe.yaml"), Deployment(store=str(store), mounts=[str(folder)])))
+    deployed = Deployment(store=str(store), mounts=[str(folder)], prices=PRICES)
+    return describe(Job(recipes.load(folder / "recipe.yaml"), deployed))
 
 
 def _document(store: Path, run: str) -> RunDocument:
@@ -66,7 +71,7 @@ def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDocument]:
     """A store that the local runner filled, and what it found."""
     store = tmp_path_factory.mktemp("local") / "store"
-    return store, run_in_this_process(folder / "recipe.yaml", LocalStore(store))
+    return store, run_in_this_process(folder / "recipe.yaml", LocalStore(store), deployment=Deployment(prices=PRICES))
 
 
 def test_containers_end_in_the_bytes_of_the_local_runner(ran: Path, local: tuple[Path, RunDocument]) -> None:
@@ -114,7 +119,8 @@ def test_a_text_that_looks_like_a_template_or_a_number_stays_text(folder: Path, 
     value = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
     value["data"]["columns"] = {"text": "{{ dag_run.conf }}"}
     (folder / "template.yaml").write_text(yaml.safe_dump(value), "utf-8")
-    job = Job(recipes.load(folder / "template.yaml"), Deployment(store=str(tmp_path / "store"), mounts=[str(folder)]))
+    deployed = Deployment(store=str(tmp_path / "store"), mounts=[str(folder)], prices=PRICES)
+    job = Job(recipes.load(folder / "template.yaml"), deployed)
     described = describe(job)
     said = json.dumps([[container.arguments, dict(container.env)] for container in described.containers], default=str)
     assert "{{" not in said

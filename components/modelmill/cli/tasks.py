@@ -12,6 +12,7 @@ from modelmill.cli.options import SetOption
 from modelmill.cli.output import print_text
 from modelmill.cli.progress import stderr_progress
 from modelmill.core.stores import open_store
+from modelmill.deployment import Prices
 from modelmill.runners import orchestrated
 from modelmill.runners.containers import LOG, Shown
 from modelmill.runners.result import safe_name
@@ -35,6 +36,10 @@ def task(
     folder: Annotated[
         Path | None, typer.Option("--folder", metavar="DIR", help="Where relative file: sources start.")
     ] = None,
+    core_hour: Annotated[
+        float | None, typer.Option("--core-hour", metavar="PRICE", help="Of one CPU core, where a gate judges cost.")
+    ] = None,
+    currency: Annotated[str, typer.Option("--currency", metavar="CODE", help="Of the price.")] = "USD",
     pointer: Annotated[
         Path | None, typer.Option("--pointer", metavar="FILE", help="Where the pointer goes, besides stdout.")
     ] = None,
@@ -59,6 +64,7 @@ def task(
         overrides=overrides or [],
         mounts=mounts or [],
         folder=folder,
+        prices=None if core_hour is None else Prices(core_hour=core_hour, currency=currency),
         show=shower(show or [], show_in, progress),
         progress=progress,
     )

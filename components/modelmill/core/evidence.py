@@ -78,6 +78,7 @@ class Throughput(Closed):
     baseline_texts_per_second: float
     unquantized_texts_per_second: float
     candidate_texts_per_second: float
+    candidate_texts_per_second_ci: Interval | None = Field(None, description="within this measurement")
     passes: int | None = Field(None, description="how often each model ran all texts")
     unquantized: str | None = Field(None, description="which one was fastest here: exported or optimized")
     speedup: float | None = Field(None, description="candidate over baseline, in texts a second")
@@ -104,6 +105,7 @@ class Measurements(Closed):
     load_seconds: float = Field(
         description="from file to the first answer in a fresh process, its imports left out; median of several"
     )
+    load_seconds_each: list[float] = Field(default_factory=list, description="load_seconds of each process")
     peak_rss_bytes: int = Field(description="of a process that loads and runs the candidate alone")
     size_bytes: int = Field(description="the candidate's graphs with external data")
     checkpoint_bytes: int = Field(description="the checkpoint's safetensors")
@@ -112,6 +114,23 @@ class Measurements(Closed):
     notes: list[str] = Field(
         default_factory=list, description="what a reader must know: cells that were cut, models that are one"
     )
+
+
+class Shift(Closed):
+    """What became of predictions among other neighbours in the batch."""
+
+    flips: int = Field(description="rows whose prediction changed")
+    largest: float = Field(description="of an output's change, absolute")
+    median: float = Field(description="over rows, of the largest change of a row's outputs")
+
+
+class Neighbours(Closed):
+    """The same rows predicted in other batches: dynamic quantization scales by a whole batch, padding included."""
+
+    rows: int = Field(description="evaluation rows tried, drawn by a fixed seed")
+    flips: int = Field(description="rows whose prediction changed in any of them")
+    alone: Shift = Field(description="each row in a batch of its own")
+    mixed: Shift = Field(description="rows in random order, eight a batch, as a server gathers them")
 
 
 class Verdict(StrEnum):
@@ -143,6 +162,53 @@ class ClassChange(Closed):
     rows: int
     baseline_correct: int
     candidate_correct: int
+
+
+BY_CLASS = "class"
+"""What slices are by where each of the reference's labels is one."""
+
+
+class Slice(Closed):
+    """Rows of one class, or of one value of a column, judged by themselves."""
+
+    name: str
+    rows: int
+    baseline_correct: int
+    candidate_correct: int
+    lost: int = Field(description="rows only the baseline gets right")
+    gained: int = Field(description="rows only the candidate gets right")
+    drop_points: float
+    drop_points_ci: Interval | None = Field(None, description="as the lane's, for this slice alone; None: thin")
+    p_value: float | None = Field(None, description="of so large a drop where the allowed one is the truth; None: thin")
+    p_corrected: float | None = Field(None, description="the same, corrected over the slices judged by Holm")
+    harmed: bool = Field(False, description="the drop is shown to be more than a slice may lose")
+
+
+class Slices(Closed):
+    """Slices of the evaluation rows. One refuses only where its harm is demonstrated; thin ones are never judged."""
+
+    by: str = Field(description="class, or a column of the rows")
+    max_drop_points: float
+    min_rows: int = Field(description="rows below which a slice is thin")
+    confidence: float = Field(description="over all slices together")
+    judged: list[Slice] = Field(description="the smallest p-value first")
+    thin: list[Slice] = Field(description="most rows first; at most 200")
+    thin_count: int
+
+    def without_texts(self) -> Slices:
+        """The same without a column's values, which are the data's; classes are the model's own."""
+        if self.by == BY_CLASS:
+            return self
+        judged = [item.model_copy(update={"name": f"slice {number}"}) for number, item in enumerate(self.judged, 1)]
+        thin = [item.model_copy(update={"name": f"thin {number}"}) for number, item in enumerate(self.thin, 1)]
+        return self.model_copy(update={"judged": judged, "thin": thin})
+
+
+class McNemar(Closed):
+    """McNemar's test of whether the models differ at all. It is told, and decides nothing."""
+
+    exact_p: float
+    mid_p: float
 
 
 class Confusion(Closed):
@@ -188,6 +254,9 @@ class LaneEvidence(Closed):
     metrics: dict[str, dict[str, float]] = Field(description="baseline and candidate → metric → share")
     classes: list[ClassChange] = Field(description="classes with a changed count, most changed first")
     confusions: list[Confusion] = Field(description="most rows first")
+    slices: Slices | None = Field(None, description="None: the policy asks for none")
+    mcnemar: McNemar | None = None
+    neighbours: Neighbours | None = Field(None, description="of the candidate; None: evaluate did not try")
     disagreements: list[Disagreement] = Field(description="at most 200")
     disagreement_count: int
     measurements: Measurements
@@ -198,4 +267,4 @@ class LaneEvidence(Closed):
     def without_texts(self) -> LaneEvidence:
         """The same without texts of the data: what may leave the store where the recipe does not say more."""
         rows = [row.model_copy(update={"text": None}) for row in self.disagreements]
-        return self.model_copy(update={"disagreements": rows})
+        return self.model_copy(update={"disagreements": rows, "slices": self.slices and self.slices.without_texts()})

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from modelmill.core.contract import JSON, Closed
+from modelmill.core.evidence import Neighbours
 from modelmill.core.manifest import write_json
 
 
@@ -20,6 +21,7 @@ class Predictions(Closed):
     count: int
     labels: list[str] = Field(default_factory=list)
     metrics: dict[str, JSON] = Field(description="name → value, as shares (0 to 1); per_class holds label → accuracy")
+    neighbours: Neighbours | None = Field(None, description="what other batches do to a candidate's predictions")
     arrays: list[str] = Field(description="names of the arrays: outputs (float32), predicted, reference (task's own)")
 
 

@@ -29,6 +29,7 @@ class Footprint(Closed):
     load_seconds: float = Field(
         description="from file to the first answer, median of the processes; imports are not in"
     )
+    load_seconds_each: list[float] = Field(description="of each process")
     peak_rss_bytes: int = Field(description="largest of the processes")
 
 
@@ -55,6 +56,7 @@ def footprint(
         runs = [lone_run(directory, runtime, file, threads) for _ in range(processes)]
     return Footprint(
         load_seconds=round(statistics.median(run.load_seconds for run in runs), 4),
+        load_seconds_each=[round(run.load_seconds, 4) for run in runs],
         peak_rss_bytes=max(run.peak_rss_bytes for run in runs),
     )
 

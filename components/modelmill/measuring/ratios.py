@@ -11,7 +11,7 @@ Student's t asks for that number of blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -67,20 +67,49 @@ def ratio(
     value = float(statistic(above) / statistic(below))
     if numerator == denominator or rounds.count < 2:
         return Ratio(value, (value, value))
-    length = rounds.turn * math.ceil(rounds.count / rounds.turn / BLOCKS)
+    found = [statistic(above[index], axis=1) / statistic(below[index], axis=1) for index in _resamples(rounds, seed)]
+    return Ratio(value, _interval(found, value, rounds, confidence))
+
+
+def mean_seconds(rounds: Rounds, name: str, *, confidence: float = 0.95, seed: int = 0) -> Ratio:
+    """A model's mean time and its two-sided interval, within these rounds: nothing is paired with it.
+
+    Args:
+        rounds: As `ratio`'s.
+        name: Whose time.
+        confidence: Of the two-sided interval.
+        seed: Draws the resamples.
+    """
+    taken = rounds.seconds[name]
+    value = float(taken.mean())
+    if rounds.count < 2:
+        return Ratio(value, (value, value))
+    found = [taken[index].mean(axis=1) for index in _resamples(rounds, seed)]
+    return Ratio(value, _interval(found, value, rounds, confidence))
+
+
+def _block(rounds: Rounds) -> int:
+    """Rounds of a block."""
+    return rounds.turn * math.ceil(rounds.count / rounds.turn / BLOCKS)
+
+
+def _resamples(rounds: Rounds, seed: int) -> Iterator[np.ndarray]:
+    """Rounds drawn in blocks: int64, shape (resamples, rounds), in chunks of bounded size."""
+    length = _block(rounds)
     blocks = math.ceil(rounds.count / length)
     drawn = np.random.default_rng(seed)
     offsets = np.arange(length)
-    found = []
     chunk = max(1, _CHUNK_VALUES // rounds.count)
     for start in range(0, RESAMPLES, chunk):
         count = min(chunk, RESAMPLES - start)
         starts = drawn.integers(0, rounds.count, size=(count, blocks, 1))
-        index = ((starts + offsets) % rounds.count).reshape(count, -1)[:, : rounds.count]
-        found.append(statistic(above[index], axis=1) / statistic(below[index], axis=1))
-    tail = 100 * expanded_tail(blocks, confidence)
+        yield ((starts + offsets) % rounds.count).reshape(count, -1)[:, : rounds.count]
+
+
+def _interval(found: list[np.ndarray], value: float, rounds: Rounds, confidence: float) -> Interval:
+    tail = 100 * expanded_tail(math.ceil(rounds.count / _block(rounds)), confidence)
     lower, upper = np.percentile(np.concatenate(found), [tail, 100 - tail])
-    return Ratio(value, (min(float(lower), value), max(float(upper), value)))
+    return min(float(lower), value), max(float(upper), value)
 
 
 def expanded_tail(blocks: int, confidence: float) -> float:

@@ -186,14 +186,20 @@ _CHECKS = {
     "max_drop_points": _Wording("{metric} lost", numbers.points),
     "min_metric": _Wording("{metric} reached", numbers.percent, factor=100),
     "min_speedup": _Wording("Speed-up over PyTorch eager", numbers.times),
+    "min_gain_over_unquantized": _Wording("Speed-up over the best unquantized model", numbers.times),
+    "max_peak_rss_bytes": _Wording("Peak memory", numbers.size, 0),
+    "max_load_seconds": _Wording("From file to first answer", numbers.seconds, 3),
+    "max_cost_per_million_texts": _Wording("Cost of a million texts", numbers.significant, 3),
+    "max_batch_flips": _Wording("Predictions that flip with their neighbours", numbers.count, 0),
     "max_size_ratio": _Wording("Size over the checkpoint's", lambda value: numbers.fixed(value, 3), 3),
+    "slices": _Wording("Right rows lost in one slice", numbers.points),
     "min_rows": _Wording("Rows judged", numbers.count, 0),
 }
 
 
 def _check(check: Check, metric: str) -> CheckRow:
     wording = _CHECKS.get(check.name, _Wording(check.name.replace("_", " "), numbers.significant))
-    side = {"max": "at most ", "min": "at least "}.get(check.name.partition("_")[0], "")
+    side = {"max": "at most ", "min": "at least ", "slices": "at most "}.get(check.name.partition("_")[0], "")
     return CheckRow(
         check,
         wording.title.replace("{metric}", metric[:1].upper() + metric[1:]),

@@ -13,7 +13,7 @@ from enum import StrEnum
 from modelmill.core.contract import Closed, StepContract, Zone
 from modelmill.core.errors import DeploymentError, OutsideError
 from modelmill.deployment import Deployment, Pool, Resources, SecretEnv
-from modelmill.line import Job, Task, TaskOutput, expand
+from modelmill.line import Job, Task, TaskOutput, expand, require_prices
 from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
 
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
@@ -153,6 +153,7 @@ def describe(job: Job) -> Described:
     """
     recipe, deployment = job.recipe, job.deployment
     _check_store(deployment)
+    require_prices(job)
     tasks = expand(job)
     known = [task.contract.id for task in tasks] + [BEGIN, DECIDE, FINISH]
     for name in deployment.steps:
@@ -190,6 +191,9 @@ def _task(job: Job, task: Task) -> Container:
         arguments += [argument for mount in job.deployment.mounts or [] for argument in (("--mount",), (mount,))]
         if relative_sources(job.recipe):
             arguments += [("--folder",), (str(job.located.folder),)]
+    prices = job.deployment.prices
+    if task.contract.name == "gate" and prices and job.recipe.gate.max_cost_per_million_texts is not None:
+        arguments += [("--core-hour",), (repr(prices.core_hour),), ("--currency",), (prices.currency,)]
     return _container(
         job.deployment,
         task.id,

@@ -21,7 +21,7 @@ from modelmill.core.evidence import Verdict
 from modelmill.core.progress import Progress
 from modelmill.core.stepkey import InputDigests
 from modelmill.core.store import Store
-from modelmill.line import Job, Task, TaskOutput, decide, expand
+from modelmill.line import Job, Task, TaskOutput, decide, expand, require_prices
 from modelmill.runners import container
 from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
 from modelmill.runners.process import StepCommand, StepOutcome, run_in_process
@@ -112,6 +112,7 @@ def _walk_repairing(job: Job, store: Store, progress: Progress, walk: _Walk, exe
 
 
 def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk, execute: Execute) -> None:
+    require_prices(job)
     walk.rows.clear()
     walk.verdicts.clear()
     for task in expand(job):

@@ -21,7 +21,7 @@ from modelmill.core.evidence import Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
-from modelmill.deployment import Deployment
+from modelmill.deployment import Deployment, Prices
 from modelmill.line import Job, Task, decide, expand
 from modelmill.recipe import Located, Recipe, from_mapping
 from modelmill.runners import container, findings
@@ -46,6 +46,7 @@ def run_task(
     overrides: Sequence[str],
     mounts: Sequence[str],
     folder: Path | None = None,
+    prices: Prices | None = None,
     show: Show | None = None,
     progress: Progress,
 ) -> str:
@@ -60,6 +61,7 @@ def run_task(
         overrides: ``PATH=VALUE`` for `BEGIN`.
         mounts: Directories that ``file:`` sources may lie in.
         folder: Where relative ``file:`` sources start; on a cluster there are none.
+        prices: What computing costs, for a gate that judges it.
         show: Takes what people are shown of the task.
         progress: Where to report to.
 
@@ -74,7 +76,7 @@ def run_task(
         what = f"the task {name} needs the recipe's digest"
         raise UsageError(what, where="--recipe", fix=f"pass what the task {BEGIN} printed")
     try:
-        job = _job(store, recipe, run, mounts, folder)
+        job = _job(store, recipe, run, mounts, folder, prices)
         if name == DECIDE:
             return _decide(store, job, inputs, progress).value
         with leases.lease(store, run):
@@ -119,7 +121,14 @@ def _started(run: str, recipe: Recipe, digest: str) -> RunDocument:
     )
 
 
-def _job(store: Store, digest: str, run: str, mounts: Sequence[str] = (), folder: Path | None = None) -> Job:
+def _job(
+    store: Store,
+    digest: str,
+    run: str,
+    mounts: Sequence[str] = (),
+    folder: Path | None = None,
+    prices: Prices | None = None,
+) -> Job:
     document = store.read(f"recipes/{digest.removeprefix('sha256:')}.json")
     if document is None:
         what = f"the store has no recipe {digest}"
@@ -129,7 +138,7 @@ def _job(store: Store, digest: str, run: str, mounts: Sequence[str] = (), folder
         what = f"the stored recipe is not the one that {digest} names"
         raise StoreError(what, where=store.uri, fix="start a new run")
     located = Located(recipe=recipe, folder=folder or Path("/"))
-    return Job(located, Deployment(store=store.uri, mounts=list(mounts)), run)
+    return Job(located, Deployment(store=store.uri, mounts=list(mounts), prices=prices), run)
 
 
 def _run(

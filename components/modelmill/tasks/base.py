@@ -51,6 +51,8 @@ class Task(Protocol):
     """transformers' class that loads the checkpoint: ``AutoModelForSequenceClassification``."""
     metric: Metric
     """The primary metric; the gate judges it by rows that are right or wrong (the paired unit is the row)."""
+    metrics_judged: tuple[Metric, ...]
+    """What the gate may judge by: the primary metric, then others, all of them shares that are better when higher."""
 
     def check_row(self, row: Mapping[str, JSON]) -> str | None:
         """What is wrong with a row, naming the column, or None. ``row`` has the task's column names."""
@@ -110,6 +112,22 @@ class Task(Protocol):
 
     def correct(self, predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """bool, shape (rows,): whether each row counts as right. The paired unit of the gate."""
+        ...
+
+    def weighted_metric(
+        self, name: str, predicted: np.ndarray, reference: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """One of `metrics_judged` where each row counts as often as its weight says: what a bootstrap asks for.
+
+        Args:
+            name: The metric's.
+            predicted: As `decode` gives it, first axis the row.
+            reference: As `references` gives it.
+            weights: float64, shape (resamples, rows), not negative.
+
+        Returns:
+            float64, shape (resamples,): what `metrics` would say of rows repeated so often.
+        """
         ...
 
     def metrics(self, predicted: np.ndarray, reference: np.ndarray, labels: Sequence[str]) -> dict[str, JSON]:

@@ -29,6 +29,7 @@ class TextClassification:
     optional_columns: tuple[str, ...] = ("text_pair",)
     auto_model = "AutoModelForSequenceClassification"
     metric = Metric(name="accuracy", unit="share")
+    metrics_judged: tuple[Metric, ...] = (metric, Metric(name="macro_f1", unit="share"))
 
     def check_row(self, row: Mapping[str, JSON]) -> str | None:
         """What is wrong with a row: a text that is missing, no string or empty, a label that is no name."""
@@ -172,6 +173,21 @@ class TextClassification:
     def correct(self, predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """bool, shape (rows,): whether the class is the reference's."""
         return np.asarray(predicted == reference)
+
+    def weighted_metric(
+        self, name: str, predicted: np.ndarray, reference: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """``accuracy`` or ``macro_f1`` of rows that count as often as ``weights`` says: float64, shape (resamples,)."""
+        right = predicted == reference
+        if name == self.metric.name:
+            return np.asarray(weights @ right / weights.sum(axis=1))
+        classes, number = np.unique(np.concatenate([predicted, reference]), return_inverse=True)
+        said, is_so = np.eye(len(classes))[number.reshape(2, -1)]
+        # As in the metric's own module: 2TP over predictions plus references, of the classes that occur.
+        both = weights @ (said + is_so)
+        hits = 2 * (weights @ (said * right[:, None]))
+        occurs = both > 0
+        return np.asarray((hits / np.where(occurs, both, 1)).sum(axis=1) / occurs.sum(axis=1))
 
     def metrics(self, predicted: np.ndarray, reference: np.ndarray, labels: Sequence[str]) -> dict[str, JSON]:
         """``accuracy``, ``macro_f1`` and ``per_class`` (label → share of its rows that are right).

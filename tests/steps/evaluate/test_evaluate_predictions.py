@@ -101,6 +101,22 @@ def test_predicting_again_gives_the_same_bytes_on_any_number_of_threads(
     assert len(digests) == 1
 
 
+def test_a_dynamic_int8_models_outputs_move_with_their_neighbours_and_a_float_models_do_not(
+    quantized: Path, exported: Path, of_baseline: Path, rows: Path, tmp_path: Path
+) -> None:
+    run_candidate(exported, rows, tmp_path / "float")
+    run_candidate(quantized, rows, tmp_path / "int8")
+    (of_float, _), (of_int8, arrays) = documents(tmp_path / "float"), documents(tmp_path / "int8")
+    assert of_float.neighbours is not None
+    assert of_int8.neighbours is not None
+    assert of_float.neighbours.rows == of_int8.neighbours.rows == 101
+    assert of_float.neighbours.flips == 0
+    assert max(of_float.neighbours.alone.largest, of_float.neighbours.mixed.largest) < 1e-5
+    assert of_int8.neighbours.mixed.largest > 1e-4
+    assert of_int8.neighbours.mixed.median <= of_int8.neighbours.mixed.largest < np.abs(arrays["outputs"]).max()
+    assert documents(of_baseline)[0].neighbours is None
+
+
 def test_the_artifact_holds_no_time(of_baseline: Path) -> None:
     assert {file.name for file in of_baseline.iterdir()} == {
         "predictions.json",
@@ -109,7 +125,7 @@ def test_the_artifact_holds_no_time(of_baseline: Path) -> None:
         "reference.npy",
     }
     assert set(json.loads((of_baseline / "predictions.json").read_text())) == {
-        "format", "task", "rows", "count", "labels", "metrics", "arrays",
+        "format", "task", "rows", "count", "labels", "metrics", "neighbours", "arrays",
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelmill.core.errors import DeploymentError, ModelError, SourceError
+from modelmill.core.errors import DataError, DeploymentError, ModelError, SourceError
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import Role
 from modelmill.core.stepkey import keyed
@@ -214,6 +214,21 @@ def test_duplicates_across_roles_are_counted_and_those_with_another_label_told_a
     assert facts["duplicates_with_another_label"] == 1
     assert facts["first_duplicates"] == ["test.jsonl:11", "test.jsonl:12"]
     assert len(found.rows("evaluate")) == 12
+
+
+def test_evaluation_rows_keep_the_column_that_slices_are_by(fetch, data_folder):
+    rows = [{"text": f"test {n}", "label": "ab"[n % 2], "language": ("de", 7)[n % 2]} for n in range(4)]
+    (data_folder / "test.jsonl").write_bytes(json_lines(rows))
+    found = fetch(keep=["language", "label"])
+    assert [row["language"] for row in found.rows("evaluate")] == ["de", 7, "de", 7]
+    assert found.dataset("evaluate").columns == ["text", "label"]
+    assert all("language" not in row for role in ("train", "tune", "calibrate") for row in found.rows(role))
+
+
+def test_a_row_without_the_column_that_slices_are_by_is_named(fetch, data_folder):
+    with pytest.raises(DataError, match=r"test\.jsonl:1 holds nothing in the column 'language'") as caught:
+        fetch(keep=["language"])
+    assert "slice by class, or by one of" in caught.value.fix
 
 
 def test_two_processes_with_other_hash_seeds_write_the_same_bytes(data_folder, model_folder, tmp_path):

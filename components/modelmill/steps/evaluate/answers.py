@@ -10,12 +10,20 @@ from modelmill.core.progress import Progress
 from modelmill.measuring.models import OpenModel
 from modelmill.measuring.predicting import join, predict
 from modelmill.steps.evaluate.evaluation_rows import encode_rows
+from modelmill.steps.evaluate.neighbours import try_neighbours
 
 ARRAYS = ["outputs", "predicted", "reference"]
 
 
 def write_answers(
-    model: OpenModel, rows: Path, directory: Path, *, who: str, workers: int, progress: Progress
+    model: OpenModel,
+    rows: Path,
+    directory: Path,
+    *,
+    who: str,
+    workers: int,
+    progress: Progress,
+    other_batches: bool = False,
 ) -> Report:
     """Predict all rows and write outputs, predictions, references and metrics. No time enters the artifact.
 
@@ -26,6 +34,7 @@ def write_answers(
         who: The model for people: baseline, candidate.
         workers: Batches run at a time; the bytes do not depend on it.
         progress: Told the running share of right rows, and the result.
+        other_batches: Whether some rows are predicted again among other neighbours.
 
     Raises:
         DataError: A row's label is not one of the model's.
@@ -46,6 +55,7 @@ def write_answers(
         )
     outputs = join([part], count)
     predicted = task.decode(outputs)
+    neighbours = try_neighbours(model, asked, outputs, workers) if other_batches else None
     metrics = task.metrics(predicted, asked.references, model.labels)
     document = Predictions(
         task=task.name,
@@ -53,12 +63,15 @@ def write_answers(
         count=count,
         labels=list(model.labels),
         metrics=metrics,
+        neighbours=neighbours,
         arrays=ARRAYS,
     )
     arrays = {"outputs": outputs, "predicted": predicted, "reference": asked.references}
     write_predictions(directory, document, arrays)
     shares: dict[str, JSON] = {name: value for name, value in metrics.items() if isinstance(value, float)}
     progress.fact(f"{who}: {_in_words(shares)} on {count} rows in {len(asked.plan.batches)} batches")
+    if neighbours and neighbours.flips:
+        progress.fact(f"{neighbours.flips} of {neighbours.rows} predictions flip with their neighbours in the batch")
     return Report({**shares, "rows": count, "batches": len(asked.plan.batches)})
 
 

@@ -60,6 +60,7 @@ def write_measurements(inputs: MeasureInputs, directory: Path, settings: Measure
         throughput=throughput,
         noise_ratio_ci=ratios.widest(noises),
         load_seconds=alone.load_seconds,
+        load_seconds_each=alone.load_seconds_each,
         peak_rss_bytes=alone.peak_rss_bytes,
         size_bytes=size,
         checkpoint_bytes=checkpoint,

@@ -49,7 +49,15 @@ def candidate(
     """
     model = open_artifact(inputs.model, settings.runtime, threads=1)
     workers = hardware.threads()
-    return write_answers(model, inputs.rows, outputs.predictions, who="candidate", workers=workers, progress=progress)
+    return write_answers(
+        model,
+        inputs.rows,
+        outputs.predictions,
+        who="candidate",
+        workers=workers,
+        progress=progress,
+        other_batches=True,
+    )
 
 
 def measure(inputs: MeasureInputs, outputs: MeasureOutputs, settings: MeasureSettings, progress: Progress) -> Report:

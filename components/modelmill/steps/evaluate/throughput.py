@@ -11,6 +11,7 @@ from modelmill.core.progress import Progress
 from modelmill.core.rows import Row
 from modelmill.measuring.models import OpenModel
 from modelmill.measuring.predicting import padded_batches, plan_of
+from modelmill.measuring.ratios import mean_seconds
 from modelmill.measuring.rounds import Call, interleave
 from modelmill.steps.evaluate.comparison import BASELINE, CANDIDATE, compare, with_noise
 from modelmill.tasks.base import Batch
@@ -48,11 +49,13 @@ def time_texts(
     def per_second(name: str) -> float:
         return round(len(rows) * passes / float(rounds.seconds[name].sum()), 2)
 
+    low, high = (len(rows) / pieces / bound for bound in reversed(mean_seconds(rounds, CANDIDATE, seed=seed).interval))
     result = Throughput(
         texts=len(rows),
         baseline_texts_per_second=per_second(BASELINE),
         unquantized_texts_per_second=per_second(found.unquantized),
         candidate_texts_per_second=per_second(CANDIDATE),
+        candidate_texts_per_second_ci=(round(low, 2), round(high, 2)),
         passes=passes,
         unquantized=found.unquantized,
         speedup=found.speedup.value,

@@ -27,6 +27,7 @@ def fetch(
     data_tune: str = "0.15",
     data_calibrate: str = "train",
     data_evaluate: str = "test",
+    data_keep: list = [],
     data_limit: dict = {},
     data_seed: int = 0,
     data_pin: Optional[str] = None,
@@ -52,6 +53,7 @@ def fetch(
         data_tune: a split, or a share held out from train.
         data_calibrate: the split whose activations set quantization ranges.
         data_evaluate: the split that judges.
+        data_keep: further columns of the data that evaluation rows keep: the gate slices by them.
         data_limit: role → rows at most, chosen by the seed.
         data_seed: of who is held out and who is chosen.
         data_pin: set by resolve: digest of the files, or the Hub's commit.

@@ -45,6 +45,10 @@ class DataSource(Closed):
     tune: str | float = Field(0.15, description="a split, or a share held out from train")
     calibrate: str = Field("train", description="the split whose activations set quantization ranges")
     evaluate: str = Field("test", description="the split that judges")
+    keep: list[str] = Field(
+        default_factory=list,
+        description="further columns of the data that evaluation rows keep: the gate slices by them",
+    )
     limit: dict[str, int] = Field(default_factory=dict, description="role → rows at most, chosen by the seed")
     seed: int = Field(0, description="of who is held out and who is chosen")
     pin: str | None = Field(None, description="set by resolve: digest of the files, or the Hub's commit")
@@ -63,7 +67,7 @@ class Settings(Closed):
 
 STEP = StepContract(
     name="fetch",
-    version=1,
+    version=2,
     summary="Fetch a model and rows by pinned revision and digest, check both, and divide the rows by role.",
     inputs=Inputs,
     outputs=Outputs,

@@ -22,6 +22,7 @@ from modelmill.steps.fetch.validation import (
     check_labels,
     columns_of,
     duplicates,
+    keep_columns,
     labels_of,
     rows_of,
 )
@@ -63,6 +64,7 @@ def _fetch_data(outputs: Outputs, settings: Settings, progress: Progress) -> dic
         splits = reader_of(data.reader)(files, splits_of(data), data, workspace)
     columns = columns_of(task, data, splits)
     rows = {split: rows_of(splits[split], task, data, columns) for split in splits}
+    keep_columns(splits[data.evaluate], rows[data.evaluate], data)
     labels = labels_of(label for row in rows[data.train] if (label := task.label_of(row)) is not None)
     for split in splits:
         check_labels(splits[split], rows[split], task, labels)

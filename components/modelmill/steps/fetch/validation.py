@@ -116,6 +116,27 @@ def _check_text(raw: RawRow, row: Row, split: Split) -> None:
         raise DataError(what, where=split.where(raw), fix="correct the row or leave it out") from None
 
 
+def keep_columns(split: Split, rows: Sequence[Row], data: DataSource) -> None:
+    """Add to the rows of a split what ``data.keep`` names, as the data has it.
+
+    Raises:
+        DataError: A row lacks such a column, or it holds no single value.
+    """
+    for raw, row in zip(split.rows, rows, strict=True):
+        for column in data.keep:
+            if column in row:
+                continue
+            value = raw.values.get(column)
+            if not isinstance(value, str | int | float):
+                holds = "nothing" if value is None else f"a {type(value).__name__}"
+                what = f"{raw.id} holds {holds} in the column {column!r}, by which gate.slices.by slices"
+                others = listed(list(raw.values))
+                fix = f"give every evaluation row one value there, or slice by class, or by one of {others}"
+                raise DataError(what, where=split.where(raw), fix=fix)
+            row[column] = value
+            _check_text(raw, row, split)
+
+
 def labels_of(train: Iterable[str]) -> list[str]:
     """All labels of the training rows in the order of the model's outputs: whole numbers by size, else by name."""
     found = set(train)

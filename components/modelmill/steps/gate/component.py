@@ -21,12 +21,23 @@ def gate(
     decision: dsl.OutputPath(str),  # type: ignore[valid-type]
     task: str,
     target: str,
+    policy_metric: Optional[str] = None,
     policy_max_drop_points: float = 1.0,
     policy_confidence: float = 0.95,
     policy_min_speedup: Optional[float] = None,
+    policy_min_gain_over_unquantized: Optional[float] = None,
     policy_max_size_ratio: Optional[float] = None,
+    policy_max_peak_rss_bytes: Optional[int] = None,
+    policy_max_load_seconds: Optional[float] = None,
+    policy_max_cost_per_million_texts: Optional[float] = None,
+    policy_max_batch_flips: Optional[int] = None,
     policy_min_metric: Optional[float] = None,
     policy_min_rows: int = 50,
+    policy_slices_by: Optional[str] = None,
+    policy_slices_max_drop_points: float = 5.0,
+    policy_slices_min_rows: int = 30,
+    core_hour: Optional[float] = None,
+    currency: str = "USD",
 ) -> dsl.ContainerSpec:
     """Judge the candidate by paired non-inferiority on the same rows, and by speed and size.
 
@@ -42,12 +53,23 @@ def gate(
         decision: what the verdict says: pass, fail or inconclusive.
         task: the ML task: text-classification.
         target: the lane's name, for the verdict and the report.
-        policy_max_drop_points: points (100 × share) of the primary metric that may be lost.
+        policy_metric: metric that decides, one of the task's: accuracy or macro_f1; left out, its primary one.
+        policy_max_drop_points: points (100 × share) of the metric that may be lost.
         policy_confidence: one-sided confidence of the paired interval.
         policy_min_speedup: over PyTorch eager in the first measured cell.
+        policy_min_gain_over_unquantized: over the fastest unquantized model on the runtime, in the first cell.
         policy_max_size_ratio: the graphs' bytes over the checkpoint's safetensors.
-        policy_min_metric: share that the candidate's primary metric must reach.
+        policy_max_peak_rss_bytes: memory at its peak of a process that loads and runs the candidate alone.
+        policy_max_load_seconds: from file to the first answer in a fresh process, imports left out.
+        policy_max_cost_per_million_texts: in the currency of the deployment's prices, tokenising left out.
+        policy_max_batch_flips: predictions of the 256 rows tried that may change with their batch.
+        policy_min_metric: share that the candidate's metric must reach.
         policy_min_rows: evaluation rows below which no verdict is given.
+        policy_slices_by: class, or a column of the evaluation rows: each of its values is a slice; left out, none.
+        policy_slices_max_drop_points: points of right rows that a slice may lose; more must be shown to refuse.
+        policy_slices_min_rows: rows below which a slice is thin: listed, never judged.
+        core_hour: price of one core for an hour, from the deployment, where a cost is judged.
+        currency: of the price.
     """
     return dsl.ContainerSpec(
         image=CPU_IMAGE,

@@ -29,19 +29,52 @@ class Outputs:
     report: Path = port(PortType.REPORT, "report.html of this lane")
 
 
+class SlicePolicy(Closed):
+    """What a part of the rows may lose; it refuses only on demonstrated harm."""
+
+    by: str | None = Field(
+        None,
+        min_length=1,
+        description="class, or a column of the evaluation rows: each of its values is a slice; left out, none",
+    )
+    max_drop_points: float = Field(
+        5.0, ge=0, lt=100, description="points of right rows that a slice may lose; more must be shown to refuse"
+    )
+    min_rows: int = Field(30, ge=1, description="rows below which a slice is thin: listed, never judged")
+
+
 class Policy(Closed):
     """The thresholds a candidate must meet; one left out is not checked."""
 
-    max_drop_points: float = Field(
-        1.0, ge=0, le=100, description="points (100 × share) of the primary metric that may be lost"
+    metric: str | None = Field(
+        None, description="metric that decides, one of the task's: accuracy or macro_f1; left out, its primary one"
     )
+    max_drop_points: float = Field(1.0, ge=0, le=100, description="points (100 × share) of the metric that may be lost")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of the paired interval")
     min_speedup: float | None = Field(None, gt=0, description="over PyTorch eager in the first measured cell")
-    max_size_ratio: float | None = Field(None, gt=0, description="the graphs' bytes over the checkpoint's safetensors")
-    min_metric: float | None = Field(
-        None, ge=0, le=1, description="share that the candidate's primary metric must reach"
+    min_gain_over_unquantized: float | None = Field(
+        None, gt=0, description="over the fastest unquantized model on the runtime, in the first cell"
     )
+    max_size_ratio: float | None = Field(None, gt=0, description="the graphs' bytes over the checkpoint's safetensors")
+    max_peak_rss_bytes: int | None = Field(
+        None, gt=0, description="memory at its peak of a process that loads and runs the candidate alone"
+    )
+    max_load_seconds: float | None = Field(
+        None, gt=0, description="from file to the first answer in a fresh process, imports left out"
+    )
+    max_cost_per_million_texts: float | None = Field(
+        None, gt=0, description="in the currency of the deployment's prices, tokenising left out"
+    )
+    max_batch_flips: int | None = Field(
+        None,
+        ge=0,
+        description="predictions of the 256 rows tried that may change with their batch",
+    )
+    min_metric: float | None = Field(None, ge=0, le=1, description="share that the candidate's metric must reach")
     min_rows: int = Field(50, ge=1, description="evaluation rows below which no verdict is given")
+    slices: SlicePolicy = Field(
+        default_factory=lambda: SlicePolicy.model_validate({}), description="what each part of the rows may lose"
+    )
 
 
 class Settings(Closed):
@@ -50,11 +83,15 @@ class Settings(Closed):
     task: str = Field(description="the ML task: text-classification")
     target: str = Field(description="the lane's name, for the verdict and the report")
     policy: Policy
+    core_hour: float | None = Field(
+        None, gt=0, description="price of one core for an hour, from the deployment, where a cost is judged"
+    )
+    currency: str = Field("USD", description="of the price")
 
 
 STEP = StepContract(
     name="gate",
-    version=2,
+    version=3,
     summary="Judge the candidate by paired non-inferiority on the same rows, and by speed and size.",
     inputs=Inputs,
     outputs=Outputs,

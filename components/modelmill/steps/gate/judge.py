@@ -1,220 +1,122 @@
-"""The checks of a policy, each with its verdict in words, and the verdict over all of them."""
+"""The checks of the metric, each with its verdict in words, and the verdict over all checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from modelmill.core.errors import ModelError
-from modelmill.core.evidence import Check, EncoderLatency, Measurements, Verdict
+from modelmill.core.evidence import Check, Verdict
 from modelmill.steps.gate.contract import Policy
-from modelmill.steps.gate.noninferiority import (
-    FEASIBLE_ROWS,
-    drop_bounds,
-    rows_to_settle_drop,
-    rows_to_settle_share,
-    share_bounds,
-)
+from modelmill.steps.gate.estimates import Compared
+from modelmill.steps.gate.noninferiority import FEASIBLE_ROWS
+from modelmill.steps.gate.words import percent, points
 
 _ORDER = {Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 1, Verdict.PASS: 2}
 
 
-@dataclass(frozen=True)
-class Paired:
-    """How two models answered the same rows.
-
-    Attributes:
-        metric: Name of the share that is judged: ``accuracy``.
-        rows: Rows compared.
-        lost: Rows that only the baseline gets right.
-        gained: Rows that only the candidate gets right.
-        candidate_correct: Rows that the candidate gets right.
-    """
-
-    metric: str
-    rows: int
-    lost: int
-    gained: int
-    candidate_correct: int
-
-    @property
-    def drop_points(self) -> float:
-        """Baseline minus candidate, in points."""
-        return 100 * (self.lost - self.gained) / self.rows
+def least_rows(compared: Compared, policy: Policy) -> int:
+    """Rows below which the metric is not judged: the policy's, or the method's where that needs more."""
+    return max(policy.min_rows, compared.least_rows)
 
 
-def method(confidence: float) -> str:
-    """The paired method in words, with its sources and what its bounds mean."""
-    return (
-        "Paired non-inferiority by Tango's score interval for the difference of paired proportions (Statistics in "
-        "Medicine 17, 1998, 891–908), widened to the exact binomial bounds (Clopper and Pearson, 1934) where all "
-        f"disagreement goes one way. Each bound is one-sided at {_percent(confidence)} confidence and decides by "
-        f"itself; the interval they make is two-sided at {_percent(2 * confidence - 1)}. Intervals of a single share "
-        "are Clopper–Pearson's, at the same confidence."
-    )
-
-
-def check_rows(paired: Paired, policy: Policy) -> Check:
+def check_rows(compared: Compared, policy: Policy) -> Check:
     """Whether there are rows enough to say anything about the metric."""
-    enough = paired.rows >= policy.min_rows
+    least = least_rows(compared, policy)
+    enough = compared.rows >= least
+    why = f" (a bootstrap of {compared.metric} needs so many)" if least > policy.min_rows else ""
     words = (
-        f"{paired.rows:,} evaluation rows, of at least {policy.min_rows:,}."
+        f"{compared.rows:,} evaluation rows, of at least {least:,}."
         if enough
-        else f"Only {paired.rows:,} evaluation rows, where {policy.min_rows:,} are the least for a verdict: "
-        f"{policy.min_rows - paired.rows:,} more are needed."
+        else f"Only {compared.rows:,} evaluation rows, where {least:,} are the least for a verdict{why}: "
+        f"{least - compared.rows:,} more are needed."
     )
     return Check(
         name="min_rows",
         verdict=Verdict.PASS if enough else Verdict.INCONCLUSIVE,
-        threshold=policy.min_rows,
-        value=paired.rows,
+        threshold=least,
+        value=compared.rows,
         words=words,
-        rows_to_settle=None if enough else policy.min_rows,
+        rows_to_settle=None if enough else least,
     )
 
 
-def check_drop(paired: Paired, policy: Policy) -> Check:
+def check_drop(compared: Compared, policy: Policy) -> Check:
     """Paired non-inferiority: passes and fails only on what is demonstrated at the policy's confidence."""
-    lower, upper = (
-        100 * float(bound) for bound in drop_bounds(paired.lost, paired.gained, paired.rows, policy.confidence)
-    )
-    limit, sure = policy.max_drop_points, _percent(policy.confidence)
+    lower, upper = compared.drop_bounds(policy.confidence)
+    limit, sure = policy.max_drop_points, percent(policy.confidence)
     settle = None
-    if paired.rows < policy.min_rows:
+    if compared.rows < least_rows(compared, policy):
         verdict = Verdict.INCONCLUSIVE
-        words = f"The drop of {paired.metric} is not judged on {paired.rows:,} rows."
+        words = f"The drop of {compared.metric} is not judged on {compared.rows:,} rows."
     elif upper <= limit:
         verdict = Verdict.PASS
         words = (
-            f"The drop of {paired.metric} is at most {_points(upper)} points at {sure} confidence, within the "
-            f"{limit:g} allowed ({_seen(paired)})."
+            f"The drop of {compared.metric} is at most {points(upper)} points at {sure} confidence, within the "
+            f"{limit:g} allowed ({compared.seen})."
         )
     elif lower > limit:
         verdict = Verdict.FAIL
         words = (
-            f"The drop of {paired.metric} is at least {_points(lower)} points at {sure} confidence, more than the "
-            f"{limit:g} allowed ({_seen(paired)})."
+            f"The drop of {compared.metric} is at least {points(lower)} points at {sure} confidence, more than the "
+            f"{limit:g} allowed ({compared.seen})."
         )
     else:
         verdict = Verdict.INCONCLUSIVE
-        settle = rows_to_settle_drop(paired.lost, paired.gained, paired.rows, limit / 100, policy.confidence)
+        settle = compared.rows_to_settle_drop(limit, policy.confidence)
         words = (
-            f"The drop of {paired.metric} lies between {_points(lower)} and {_points(upper)} points at {sure} "
-            f"confidence each way, and {limit:g} is allowed: {paired.rows:,} rows cannot tell ({_seen(paired)}). "
-            f"{_more(paired.rows, settle, 'the disagreement seen here')}"
+            f"The drop of {compared.metric} lies between {points(lower)} and {points(upper)} points at {sure} "
+            f"confidence each way, and {limit:g} is allowed: {compared.rows:,} rows cannot tell ({compared.seen}). "
+            f"{_more(compared.rows, settle, 'the disagreement seen here')}"
         )
     return Check(
         name="max_drop_points",
         verdict=verdict,
         threshold=limit,
-        value=paired.drop_points,
+        value=compared.drop_points,
         interval=(lower, upper),
         words=words,
         rows_to_settle=settle,
     )
 
 
-def check_metric(paired: Paired, policy: Policy, least: float) -> Check:
+def check_metric(compared: Compared, policy: Policy, least: float) -> Check:
     """Whether the candidate's own metric reaches what the policy demands, by its interval."""
-    lower, upper = share_bounds(paired.candidate_correct, paired.rows, policy.confidence)
-    value = paired.candidate_correct / paired.rows
-    sure, settle = _percent(policy.confidence), None
-    if paired.rows < policy.min_rows:
+    lower, upper = compared.candidate_bounds(policy.confidence)
+    sure, settle = percent(policy.confidence), None
+    if compared.rows < least_rows(compared, policy):
         verdict = Verdict.INCONCLUSIVE
-        words = f"The candidate's {paired.metric} is not judged on {paired.rows:,} rows."
+        words = f"The candidate's {compared.metric} is not judged on {compared.rows:,} rows."
     elif lower >= least:
         verdict = Verdict.PASS
-        words = f"The candidate's {paired.metric} is at least {lower:.4f} at {sure} confidence; {least:g} is demanded."
+        words = (
+            f"The candidate's {compared.metric} is at least {lower:.4f} at {sure} confidence; {least:g} is demanded."
+        )
     elif upper < least:
         verdict = Verdict.FAIL
-        words = f"The candidate's {paired.metric} is at most {upper:.4f} at {sure} confidence; {least:g} is demanded."
+        words = f"The candidate's {compared.metric} is at most {upper:.4f} at {sure} confidence; {least:g} is demanded."
     else:
         verdict = Verdict.INCONCLUSIVE
-        settle = rows_to_settle_share(paired.candidate_correct, paired.rows, least, policy.confidence)
+        settle = compared.rows_to_settle_metric(least, policy.confidence)
         words = (
-            f"The candidate's {paired.metric} lies between {lower:.4f} and {upper:.4f} at {sure} confidence each way, "
-            f"and {least:g} is demanded. {_more(paired.rows, settle, f'the {paired.metric} seen here')}"
+            f"The candidate's {compared.metric} lies between {lower:.4f} and {upper:.4f} at {sure} confidence each "
+            f"way, and {least:g} is demanded. {_more(compared.rows, settle, f'the {compared.metric} seen here')}"
         )
     return Check(
         name="min_metric",
         verdict=verdict,
         threshold=least,
-        value=value,
+        value=compared.candidate,
         interval=(lower, upper),
         words=words,
         rows_to_settle=settle,
     )
 
 
-def check_speedup(cell: EncoderLatency, least: float) -> Check:
-    """Whether the candidate is as much faster than the baseline as demanded, by the bounds of the measured ratio."""
-    lower, upper = cell.speedup_ci
-    shape = f"at batch {cell.batch_size}, length {cell.sequence_length}"
-    noise = cell.noise_ratio_ci
-    if noise and lower >= least and max(noise[1], 1 / noise[0]) >= cell.speedup:
-        verdict = Verdict.INCONCLUSIVE
-        words = (
-            f"The speed-up {shape} was measured as {cell.speedup:.2f} times, on a machine so busy that the baseline "
-            f"against itself gave {noise[0]:.2f} to {noise[1]:.2f}: that is no evidence. Measure again when nothing "
-            "else runs."
-        )
-    elif lower >= least:
-        verdict = Verdict.PASS
-        words = f"The speed-up {shape} is at least {lower:.2f} times, of {least:g} demanded."
-    elif upper < least:
-        verdict = Verdict.FAIL
-        words = f"The speed-up {shape} is at most {upper:.2f} times, less than the {least:g} demanded."
-    else:
-        verdict = Verdict.INCONCLUSIVE
-        words = (
-            f"The speed-up {shape} lies between {lower:.2f} and {upper:.2f} times, and {least:g} is demanded: the "
-            "timings cannot tell. A quieter machine, or more measure.seconds_per_cell, narrows it."
-        )
-    return Check(
-        name="min_speedup",
-        verdict=verdict,
-        threshold=least,
-        value=cell.speedup,
-        interval=(lower, upper),
-        words=words,
-    )
-
-
-def check_size(measurements: Measurements, most: float) -> Check:
-    """Whether the graphs are as small as demanded; exact."""
-    within = measurements.size_ratio <= most
-    words = (
-        f"The graphs take {measurements.size_ratio:.3f} of the checkpoint's bytes, "
-        f"{'within' if within else 'more than'} the {most:g} allowed."
-    )
-    return Check(
-        name="max_size_ratio",
-        verdict=Verdict.PASS if within else Verdict.FAIL,
-        threshold=most,
-        value=measurements.size_ratio,
-        words=words,
-    )
-
-
-def checks(paired: Paired, measurements: Measurements, policy: Policy) -> list[Check]:
-    """Every check that the policy asks for, the drop first.
-
-    Raises:
-        ModelError: min_speedup is asked for, and nothing was timed.
-    """
-    found = [check_drop(paired, policy)]
+def checks(compared: Compared, policy: Policy) -> list[Check]:
+    """The checks of the metric: the drop, the metric itself, and whether there are rows enough for them."""
+    found = [check_drop(compared, policy)]
     if policy.min_metric is not None:
-        found.append(check_metric(paired, policy, policy.min_metric))
-    if policy.min_speedup is not None:
-        if not measurements.latency:
-            what = "min_speedup judges the first measured cell, and the measurements hold none"
-            raise ModelError(what, where="gate.min_speedup", fix="name a cell under measure.cells in the recipe")
-        found.append(check_speedup(measurements.latency[0], policy.min_speedup))
-    if policy.max_size_ratio is not None:
-        found.append(check_size(measurements, policy.max_size_ratio))
-    rows = check_rows(paired, policy)
-    # Too few rows are why the others are open, and are said before them; rows enough are the least of the news.
-    return [*found, rows] if rows.verdict is Verdict.PASS else [rows, *found]
+        found.append(check_metric(compared, policy, policy.min_metric))
+    return [*found, check_rows(compared, policy)]
 
 
 def overall(found: Sequence[Check]) -> tuple[Verdict, list[str]]:
@@ -222,23 +124,17 @@ def overall(found: Sequence[Check]) -> tuple[Verdict, list[str]]:
 
     One fail fails; else one inconclusive check leaves it open.
     """
-    ordered = sorted(found, key=lambda check: _ORDER[check.verdict])
+    # Too few rows are why the others are open, and are said before them; rows enough are the least of the news.
+    ordered = sorted(found, key=_rank)
     return ordered[0].verdict, [check.words for check in ordered]
+
+
+def _rank(check: Check) -> tuple[int, int]:
+    first = -1 if check.verdict is not Verdict.PASS else 1
+    return _ORDER[check.verdict], first if check.name == "min_rows" else 0
 
 
 def _more(rows: int, settle: int | None, seen: str) -> str:
     if settle is None:
         return f"With {seen}, no feasible number of rows would (more than {FEASIBLE_ROWS:,})."
     return f"With {seen}, about {settle - rows:,} more rows would ({settle:,} in all)."
-
-
-def _seen(paired: Paired) -> str:
-    return f"{paired.drop_points:+.2f} seen: {paired.lost:,} lost and {paired.gained:,} gained of {paired.rows:,} rows"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.6g} %"
-
-
-def _points(points: float) -> str:
-    return f"{points:.2f}"

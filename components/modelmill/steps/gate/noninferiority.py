@@ -8,14 +8,20 @@ together are a two-sided interval at 2 · confidence - 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, ndtri
+from scipy.special import bdtr, betainc, betaincinv, gammaln, ndtr, ndtri, xlogy
 
 FEASIBLE_ROWS = 1_000_000
 """More evaluation rows than anyone labels: beyond it a verdict is called out of reach."""
+
+EXACT_ROWS = 200
+"""Up to so many rows a p-value sums over all outcomes: the normal approximation is worst in the far tails that Holm's
+correction asks about."""
+_RATES = 128
+"""Rates of gained rows that the largest sum is sought among."""
 
 # Halving an interval of length 2 sixty times leaves less than a double can tell apart.
 _HALVINGS = 60
@@ -133,6 +139,69 @@ def share_bounds(correct: float, rows: int, confidence: float) -> tuple[float, f
     """
     lower, upper = _exact_bounds(np.asarray(correct, np.float64), np.asarray(rows, np.float64), confidence)
     return float(lower), float(upper)
+
+
+def harm_p_value(lost: int, gained: int, rows: int, max_drop: float) -> float:
+    """How likely so much is lost where the true drop is ``max_drop`` or less: one-sided, small where harm is shown.
+
+    Up to `EXACT_ROWS` rows it is the largest probability, over the rates of gained rows that the hypothesis allows, of
+    an outcome whose score is at least as large; it then holds its level whatever the rates are. Beyond, it is the
+    score test's, and the binomial's where that is larger and nothing was gained.
+
+    Args:
+        lost: Rows that only the baseline gets right.
+        gained: Rows that only the candidate gets right.
+        rows: Rows compared, at least 1.
+        max_drop: Share that may be lost, between 0 and 1.
+
+    Source: H.-M. Hsueh, J.-P. Liu and J. J. Chen, Biometrics 57 (2001) 478–483, with Tango's score as the statistic.
+    """
+    seen = float(score(lost, gained, rows, max_drop))
+    rough = float(ndtr(-seen))
+    if gained == 0 and lost > 0 and max_drop > 0:
+        rough = max(rough, float(betainc(lost, rows - lost + 1, max_drop)))
+    # A drop within what is allowed shows nothing, whatever the sum.
+    if rows > EXACT_ROWS or seen <= 0 or max_drop >= 1:
+        return rough
+    b, c = np.meshgrid(np.arange(rows + 1), np.arange(rows + 1), indexing="ij")
+    possible = b + c <= rows
+    b, c = b[possible], c[possible]
+    # Scores that are equal on paper differ by rounding.
+    extreme = score(b, c, rows, max_drop) >= seen - 1e-9
+    b, c = b[extreme], c[extreme]
+    same = rows - b - c
+    ways = gammaln(rows + 1) - gammaln(b + 1) - gammaln(c + 1) - gammaln(same + 1)
+    # Evenly spaced in the root, since the sum changes fastest where few rows are gained.
+    rate = np.linspace(0, np.sqrt((1 - max_drop) / 2), _RATES)[:, None] ** 2
+    chance = np.exp(ways + xlogy(b, rate + max_drop) + xlogy(c, rate) + xlogy(same, 1 - max_drop - 2 * rate))
+    return min(1.0, float(chance.sum(axis=1).max()))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for being several: one at or below α rejects with a familywise error rate of α at most.
+
+    Source: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65–70.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, so_far = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        so_far = max(so_far, min(1.0, (len(order) - rank) * p_values[index]))
+        corrected[index] = so_far
+    return corrected
+
+
+def mcnemar(lost: int, gained: int) -> tuple[float, float]:
+    """McNemar's test of whether the models differ at all: the exact conditional p-value and its mid-p, two-sided.
+
+    Source: Q. McNemar, Psychometrika 12 (1947) 153–157; the mid-p as M. W. Fagerland, S. Lydersen and P. Laake, BMC
+    Medical Research Methodology 13:91 (2013), who find it to keep its level where the exact one is far too careful.
+    """
+    fewer, both = min(lost, gained), lost + gained
+    point = float(np.exp(gammaln(both + 1) - gammaln(fewer + 1) - gammaln(both - fewer + 1) - both * np.log(2)))
+    if lost == gained:
+        return 1.0, 1 - point / 2
+    exact = 2 * float(bdtr(fewer, both, 0.5))
+    return exact, exact - point
 
 
 def rows_to_settle_drop(lost: int, gained: int, rows: int, max_drop: float, confidence: float) -> int | None:

@@ -9,17 +9,22 @@ import numpy as np
 
 from modelmill.core import manifest
 from modelmill.core.contract import PortType, Report
-from modelmill.core.errors import DataError, ModelError
-from modelmill.core.evidence import LaneEvidence, Measurements, Verdict
+from modelmill.core.documents import nearest
+from modelmill.core.errors import DataError, ModelError, RecipeError
+from modelmill.core.evidence import LaneEvidence, McNemar, Measurements, Metric, Verdict
 from modelmill.core.model import read_model
 from modelmill.core.predictions import Predictions, read_predictions
 from modelmill.core.progress import Progress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.reports.render import render_lane
-from modelmill.steps.gate import compare, judge
+from modelmill.steps.gate import compare, judge, resources
+from modelmill.steps.gate.bootstrap import kinds_of
 from modelmill.steps.gate.contract import STEP, Inputs, Outputs, Settings
-from modelmill.steps.gate.noninferiority import share_bounds
+from modelmill.steps.gate.estimates import Paired, Resampled
+from modelmill.steps.gate.noninferiority import mcnemar
+from modelmill.steps.gate.slices import check_slices, judge_slices, names_of
 from modelmill.tasks import registry
+from modelmill.tasks.base import Task
 
 
 def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress) -> Report:
@@ -29,7 +34,8 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
 
     Raises:
         DataError: There are no evaluation rows.
-        ModelError: Predictions are of other rows, of another task or of another shape.
+        ModelError: Predictions are of other rows, of another task or of another shape, or lack what a check needs.
+        RecipeError: The policy asks what cannot be judged here.
     """
     task = registry.get(settings.task)
     digests = {port.name: _digest(getattr(inputs, port.name), port.type) for port in STEP.input_ports}
@@ -41,9 +47,18 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     rows = len(answers.reference)
     lost = int((answers.baseline_right & ~answers.candidate_right).sum())
     gained = int((answers.candidate_right & ~answers.baseline_right).sum())
-    right = {"baseline": int(answers.baseline_right.sum()), "candidate": int(answers.candidate_right.sum())}
-    paired = judge.Paired(task.metric.name, rows, lost, gained, right["candidate"])
-    checks = judge.checks(paired, measurements, policy)
+    paired = Paired(task.metric.name, rows, lost, gained, int(answers.candidate_right.sum()))
+    metric = metric_of(task, policy.metric)
+    compared = paired if metric == task.metric else resampled_of(task, metric.name, answers, paired)
+    asked = list(read_rows(inputs.rows))
+    slices = None
+    neighbours = documents["candidate"].neighbours
+    checks = [*judge.checks(compared, policy), *resources.checks(measurements, neighbours, settings)]
+    if policy.slices.by is not None:
+        names = names_of(policy.slices.by, answers, asked)
+        slices = judge_slices(answers, names, policy.slices.by, policy.slices, policy.confidence)
+        checks.append(check_slices(slices))
+    exact_p, mid_p = mcnemar(lost, gained)
     verdict, reasons = judge.overall(checks)
     drop = next(check for check in checks if check.name == "max_drop_points")
     evidence = LaneEvidence(
@@ -52,14 +67,14 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         verdict=verdict,
         reasons=reasons,
         checks=checks,
-        metric=task.metric,
-        method=judge.method(policy.confidence),
+        metric=metric,
+        method=compared.method(policy.confidence),
         confidence=policy.confidence,
         rows=rows,
-        baseline=right["baseline"] / rows,
-        candidate=right["candidate"] / rows,
-        baseline_ci=share_bounds(right["baseline"], rows, policy.confidence),
-        candidate_ci=share_bounds(right["candidate"], rows, policy.confidence),
+        baseline=compared.baseline,
+        candidate=compared.candidate,
+        baseline_ci=compared.baseline_bounds(policy.confidence),
+        candidate_ci=compared.candidate_bounds(policy.confidence),
         drop_points=drop.value,
         drop_points_ci=drop.interval or (drop.value, drop.value),
         gained=gained,
@@ -67,7 +82,10 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         metrics={name: _shares(document) for name, document in documents.items()},
         classes=compare.class_changes(answers),
         confusions=compare.confusions(answers),
-        disagreements=compare.disagreements(answers, list(read_rows(inputs.rows)), task.text_of),
+        slices=slices,
+        mcnemar=McNemar(exact_p=exact_p, mid_p=mid_p),
+        neighbours=neighbours,
+        disagreements=compare.disagreements(answers, asked, task.text_of),
         disagreement_count=len(answers.differing),
         measurements=measurements,
         precision=model.precision,
@@ -89,6 +107,32 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
             "undecided": [check.name for check in checks if check.verdict is Verdict.INCONCLUSIVE],
         }
     )
+
+
+def metric_of(task: Task, name: str | None) -> Metric:
+    """The metric that decides: the task's primary one, or the one that is named.
+
+    Raises:
+        RecipeError: The task has no such metric.
+    """
+    known = {metric.name: metric for metric in task.metrics_judged}
+    if name is not None and name not in known:
+        near = nearest(name, list(known))
+        what = f"the task {task.name} has no metric {name!r} to judge by" + (f": did you mean {near}?" if near else "")
+        raise RecipeError(what, where="gate.metric", fix=f"use one of: {', '.join(known)}")
+    return task.metric if name is None else known[name]
+
+
+def resampled_of(task: Task, name: str, answers: compare.Answers, paired: Paired) -> Resampled:
+    """Both models' answers for a metric that is no share of rows."""
+    kinds = kinds_of(answers.reference, answers.baseline, answers.candidate)
+    reference = answers.reference[kinds.first]
+    predicted = {"baseline": answers.baseline[kinds.first], "candidate": answers.candidate[kinds.first]}
+
+    def values(model: str, weights: np.ndarray) -> np.ndarray:
+        return task.weighted_metric(name, predicted[model], reference, weights)
+
+    return Resampled(name, paired, kinds, values)
 
 
 def _answers(inputs: Inputs, settings: Settings, rows: str) -> tuple[compare.Answers, dict[str, Predictions]]:
