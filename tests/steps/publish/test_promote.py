@@ -111,7 +111,9 @@ def test_a_pinned_channel_holds_the_bundle_back_and_says_who_pinned_it(
     channels.roll_back(store, "banking", "staging", record, by="ada", why="slow", progress=SilentProgress())
     facts = promoted(store, artifacts[1], run="run-9")
     assert (facts["bundle"], facts["moved"]) == (second["bundle"], False)
-    assert str(facts["held"]).startswith(f"held back by the pin: ada pinned banking staging to {first['bundle']} (slow)")
+    assert str(facts["held"]).startswith(
+        f"held back by the pin: ada pinned banking staging to {first['bundle']} (slow)"
+    )
 
 
 def test_a_bundle_of_another_model_is_refused(store: LocalStore, bundle: Path) -> None:
