@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from git_servers import file_of, hook, make_repository
 from lane_artifacts import judge_lane, publish_lanes, publish_settings
 from modelmill.cli import main as command
 from modelmill.core import bundle as bundles
@@ -99,6 +100,26 @@ def test_a_rollback_is_one_command_and_the_next_run_is_held_back(
     code, out, _ = channel("show", "banking", "staging", "--json")
     found = json.loads(out)
     assert (code, found["digest"], found["pinned"], found["moves"]) == (0, second, None, 6)
+
+
+def test_a_rollback_by_hand_goes_into_git_and_says_how_to_go_on_where_that_fails(
+    store: LocalStore, made: list[Path], channel: Any, tmp_path: Path
+) -> None:
+    first, _ = (published(store, directory) for directory in made)
+    repository = make_repository(tmp_path / "overlays.git")
+    deployment = tmp_path / "deployment.yaml"
+    deployment.write_text(json.dumps({"git": {"remote": str(repository)}}))
+    hook(repository, "policy: no")
+    code, _, err = channel("rollback", "banking", "staging", "--deployment", str(deployment))
+    assert code == 5
+    assert f"the registry's channel names {first} now, and Git does not" in " ".join(err.split())
+    assert f"modelmill channel rollback banking staging --to {first}" in " ".join(err.split())
+    (repository / "hooks" / "pre-receive").unlink()
+    command = ("rollback", "banking", "staging", "--to", first, "--deployment", str(deployment), "--json")
+    code, out, _ = channel(*command)
+    done = json.loads(out)
+    assert (code, done["changed"], done["digest"], done["git"]["outcome"]) == (0, False, first, "committed")
+    assert first in file_of(repository, "overlays/banking/staging/promotion/kustomization.yaml")
 
 
 def test_a_rollback_from_the_first_bundle_says_that_there_is_nothing_before(

@@ -8,14 +8,17 @@ from typing import Annotated
 
 import typer
 
-from modelmill.cli.options import JsonOption, StoreOption, store_and_deployment
+from modelmill.cli.options import DeploymentOption, JsonOption, StoreOption, store_and_deployment
 from modelmill.cli.output import print_json, print_table, print_text, short
 from modelmill.cli.progress import stderr_progress
 from modelmill.core import channels, registry
 from modelmill.core.channels import Moved
-from modelmill.core.errors import StoreError, UsageError
+from modelmill.core.errors import GitError, StoreError, UsageError
 from modelmill.core.registry import BundleRecord, Channel
 from modelmill.core.store import Store
+from modelmill.deployment import Deployment
+from modelmill.steps.publish import gitops
+from modelmill.steps.publish.gitops import Committed
 
 channel_app = typer.Typer(
     help="What the registry's channels name, and moving them by hand.", no_args_is_help=True, rich_markup_mode=None
@@ -128,16 +131,17 @@ def promote(
     reason: ReasonOption = None,
     by: ByOption = None,
     store: StoreOption = None,
+    deployment: DeploymentOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a channel name a registered bundle that has passed the gate."""
-    opened, _ = store_and_deployment(store)
+    """Let a channel name a registered bundle that has passed the gate; the deployment's Git repository follows."""
+    opened, deployed = store_and_deployment(store, deployment)
     progress = stderr_progress()
     record = channels.find_named(opened, model, bundle)
     done = channels.promote(
         opened, model, channel, record, by=_person(by), why=reason, override=override, progress=progress
     )
-    _print_moved(done, as_json)
+    _print_moved(done, as_json, _in_git(done, opened, deployed, "promote"))
 
 
 @channel_app.command("rollback")
@@ -151,10 +155,11 @@ def rollback(
     reason: ReasonOption = None,
     by: ByOption = None,
     store: StoreOption = None,
+    deployment: DeploymentOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a channel back and pin it there: no run moves it until channel unpin."""
-    opened, _ = store_and_deployment(store)
+    """Take a channel back and pin it there until channel unpin; the deployment's Git repository follows."""
+    opened, deployed = store_and_deployment(store, deployment)
     found = _channel(opened, model, channel)
     back = to or channels.before_present(found)
     if back is None:
@@ -162,7 +167,7 @@ def rollback(
         raise UsageError(what, where="CHANNEL", fix=f"modelmill channel history {model} {channel} shows its moves")
     record = channels.find_named(opened, model, back)
     done = channels.roll_back(opened, model, channel, record, by=_person(by), why=reason, progress=stderr_progress())
-    _print_moved(done, as_json)
+    _print_moved(done, as_json, _in_git(done, opened, deployed, "rollback"))
 
 
 @channel_app.command("unpin")
@@ -178,18 +183,48 @@ def unpin(
     opened, _ = store_and_deployment(store)
     _channel(opened, model, channel)
     done = channels.unpin(opened, model, channel, by=_person(by), why=reason)
-    _print_moved(done, as_json)
+    _print_moved(done, as_json, None)
 
 
-def _print_moved(done: Moved, as_json: bool) -> None:
+def _in_git(done: Moved, store: Store, deployed: Deployment, verb: str) -> Committed | None:
+    """Commit what a channel names now, where the deployment has a Git repository.
+
+    Raises:
+        GitError: It is away or refuses. The registry has moved; a rollback without its target, given once more, would
+            go back once more, so that the fix names the target.
+    """
+    if deployed.git is None:
+        return None
+    found = done.channel
+    try:
+        return gitops.release(store, deployed.git, found.model, found.channel, stderr_progress())
+    except GitError as error:
+        option = "--to " if verb == "rollback" else ""
+        again = f"modelmill channel {verb} {found.model} {found.channel} {option}{found.bundle}"
+        what = f"the registry's channel names {found.bundle} now, and Git does not: {error.what}"
+        fix = f"{error.fix}. Then, with the same --deployment: {again}"
+        raise GitError(what, where=error.where, fix=fix) from None
+
+
+def _print_moved(done: Moved, as_json: bool, git: Committed | None) -> None:
     found = done.channel
     if as_json:
         last = found.history[-1].model_dump(mode="json")
         pinned = found.pin.model_dump(mode="json") if found.pin else None
-        print_json({"changed": done.moved, "digest": found.bundle, "pinned": pinned, "move": last})
+        print_json(
+            {
+                "changed": done.moved,
+                "digest": found.bundle,
+                "pinned": pinned,
+                "move": last,
+                "git": git.facts() if git else None,
+            }
+        )
         return
     said = found.history[-1].kind.value if done.moved else "nothing to do"
     print_text(f"{found.model} {found.channel}: {said}, it names {found.bundle}")
+    if git:
+        print_text(f"git: {git.words}")
     if found.pin:
         lift = f"modelmill channel unpin {found.model} {found.channel}"
         print_text(f"pinned by {found.pin.by}{_because(found.pin.why)}: no run moves it until {lift}")

@@ -127,6 +127,8 @@ def print_run(document: RunDocument) -> None:
     if document.bundle:
         print_text(f"bundle:  {document.bundle}")
         print_text(f"channel: {document.channel or document.held}")
+    if document.git:
+        print_text(f"git:     {document.git['outcome']} {document.git['pull_request'] or document.git['commit'] or ''}")
     if document.report:
         print_text(f"report:  {document.report}")
     print_text(f"time:    {document.seconds:.1f} s")

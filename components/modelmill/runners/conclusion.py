@@ -55,7 +55,7 @@ def published(document: RunDocument, store: Store, effect: Mapping[str, JSON]) -
     if "bundle" not in effect:
         return document
     bundle = {"bundle": store.artifact_uri(str(effect["artifact"])), "bundle_digest": effect["bundle"]}
-    return document.model_copy(update={**bundle, "held": effect.get("held")})
+    return document.model_copy(update={**bundle, "held": effect.get("held"), "git": effect.get("git")})
 
 
 def conclude(
@@ -95,6 +95,7 @@ def conclude(
             "bundle_digest": document.bundle_digest if passed else None,
             "channel": job.recipe.publish.channel if passed and not held else None,
             "held": held,
+            "git": document.git if passed else None,
             "report": f"{store.uri}/{report_name}",
         }
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from modelmill.core import leases, records
 from modelmill.core.documents import validate
-from modelmill.core.errors import ModelmillError, RecipeError, StepKilledError, StoreError, UsageError
+from modelmill.core.errors import DeploymentError, ModelmillError, RecipeError, StepKilledError, StoreError, UsageError
 from modelmill.core.evidence import Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
@@ -30,10 +30,11 @@ from modelmill.line import Job, Task, decide, expand
 from modelmill.recipe import Located, Recipe, from_mapping
 from modelmill.runners import container, findings
 from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
-from modelmill.runners.containers import BEGIN, DECIDE, FINISH, RECIPE_VARIABLE
+from modelmill.runners.containers import BEGIN, DECIDE, FINISH, GIT_VARIABLE, RECIPE_VARIABLE
 from modelmill.runners.parameters import decoded, parameters_of
 from modelmill.runners.result import RunDocument, Status
 from modelmill.runners.showing import Show
+from modelmill.steps.publish.gitops_settings import GitOps
 
 NOTIFY_VARIABLE = "MODELMILL_NOTIFY_URL"
 """Where the end of a run is told, as one JSON document by POST."""
@@ -143,7 +144,9 @@ def _job(store: Store, digest: str, run: str, mounts: Sequence[str] = (), folder
         what = f"the stored recipe is not the one that {digest} names"
         raise StoreError(what, where=store.uri, fix="start a new run")
     located = Located(recipe=recipe, folder=folder or Path("/"))
-    return Job(located, Deployment(store=store.uri, mounts=list(mounts)), run)
+    told = os.environ.get(GIT_VARIABLE)
+    git = validate(GitOps, decoded(told, GIT_VARIABLE), GIT_VARIABLE, DeploymentError) if told else None
+    return Job(located, Deployment(store=store.uri, mounts=list(mounts), git=git), run)
 
 
 def _run(

@@ -148,6 +148,9 @@ class RunDocument(Closed):
     bundle_digest: str | None = None
     channel: str | None = Field(None, description="the channel that names the bundle")
     held: str | None = Field(None, description="why the channel was left where it was, though the gate passed")
+    git: dict[str, JSON] | None = Field(
+        None, description="what became of the promotion in Git: outcome, commit, pull_request"
+    )
     report: str | None = Field(None, description="URI of the HTML report")
     error: str | None = Field(None, description="what ended a failed run")
     error_class: str | None = Field(None, description="its class in modelmill.core.errors, which has the exit code")

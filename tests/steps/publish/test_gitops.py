@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+import git_writers
 from git_servers import TOKEN, USER, GitServer, commit_files, commits, file_of, git, git_server, hook, make_repository
 from lane_artifacts import judge_lane, publish_lanes, publish_settings
 from modelmill.core import channels, manifest, registry
@@ -23,6 +26,7 @@ from modelmill.steps.publish.git_remote import Credentials
 from modelmill.steps.publish.gitops import Committed, Outcome, Patience, release
 from modelmill.steps.publish.gitops_settings import GitOps
 from modelmill.steps.publish.promote import promote
+from ssh_git_server import address, ssh_git_server
 
 FOLDER = "overlays/banking/staging"
 COMPONENT = f"{FOLDER}/promotion/kustomization.yaml"
@@ -279,6 +283,91 @@ def test_a_signing_key_that_is_none_is_named_and_not_shown(
     assert caught.value.where == "MODELMILL_GIT_SIGNING_KEY"
     assert "no key at all" not in str(caught.value)
     assert len(commits(repository)) == 1
+
+
+def test_ssh_takes_the_key_of_the_environment_and_no_host_that_is_not_known(
+    store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    published(store, made[0])
+    with ssh_git_server() as server:
+        remote = address(server, repository)
+        settings = GitOps(remote=remote, known_hosts=server.known_hosts)
+        credentials = Credentials.from_environment({"MODELMILL_GIT_SSH_KEY": server.key.strip()})
+        assert committed(store, settings, credentials).outcome is Outcome.COMMITTED
+        assert len(commits(repository)) == 2
+        with pytest.raises(GitError, match="lets nobody in"):
+            committed(store, GitOps(remote=remote, known_hosts="other.example ssh-ed25519 AAAA"), credentials)
+        with pytest.raises(GitError, match="lets nobody in"):
+            committed(store, settings, Credentials(ssh_key="no key at all"))
+
+
+def race(tmp_path: Path, store: LocalStore, made: list[Path], remote: str, kind: str) -> list[list[Any]]:
+    """What became of five writers' four promotions each: (move, outcome, words)."""
+    names = [published(store, directory, channel="first")["bundle"] for directory in made]
+    (tmp_path / "bundles.json").write_text(json.dumps(names))
+    command = [sys.executable, git_writers.__file__, store.uri, remote, kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[list[Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_five_writers_with_four_promotions_each_of_their_own_channels_all_land(
+    tmp_path: Path, store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    found = race(tmp_path, store, made, str(repository), "own")
+    assert [outcome for _, outcome, _ in found] == ["committed"] * 20
+    assert len(commits(repository)) == 21
+    for writer in range(5):
+        path = f"overlays/banking/lane-{writer}/promotion/kustomization.yaml"
+        subjects = git(repository, "log", "--format=%s", "main", "--", path).splitlines()
+        assert len(subjects) == 4
+        assert "modelmill.dev/move: '4'" in file_of(repository, path)
+
+
+def test_of_writers_on_one_channel_each_lands_or_is_told_that_a_newer_one_did(
+    tmp_path: Path, store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    found = race(tmp_path, store, made, str(repository), "same")
+    landed = sum(outcome == "committed" for _, outcome, _ in found)
+    assert landed == len(commits(repository)) - 1
+    assert len(found) == 20
+    for _, outcome, words in found:
+        assert outcome in ("committed", "unchanged", "newer")
+        assert outcome != "newer" or "which is newer than move" in words
+    moves = [
+        int(line.split("'")[1])
+        for line in git(repository, "log", "-p", "--reverse", "--format=", "main", "--", COMPONENT).splitlines()
+        if line.startswith("+") and "modelmill.dev/move" in line
+    ]
+    assert moves == sorted(set(moves))
+    shown = registry.show_channel(store, "banking", "staging")
+    assert shown is not None
+    assert moves[-1] == shown.arrived.number
+    assert yaml.safe_load(file_of(repository, COMPONENT))["commonAnnotations"]["modelmill.dev/bundle"] == shown.bundle
+
+
+def test_a_writer_killed_between_the_registry_and_git_is_made_good_by_the_next_run(
+    store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    settings = GitOps(remote=str(repository))
+    published(store, made[0], git=settings)
+    # The registry moved, and the commit was never made.
+    digest = published(store, made[1])["bundle"]
+    facts = published(store, made[1], run="run-2", git=settings)
+    assert (facts["moved"], facts["git"]["outcome"]) == (False, "committed")
+    assert yaml.safe_load(file_of(repository, COMPONENT))["commonAnnotations"]["modelmill.dev/bundle"] == digest
+
+
+def test_a_pin_in_git_holds_the_run_s_promotion_back_in_words(
+    store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    settings = GitOps(remote=str(repository))
+    pinned = "commonAnnotations: {modelmill.dev/pinned: 'true'}\ncomponents: [promotion]\n"
+    commit_files(repository, {f"{FOLDER}/kustomization.yaml": pinned})
+    facts = published(store, made[0], git=settings)
+    assert facts["git"]["outcome"] == "held back"
+    assert facts["held"].startswith("held back by a pin in Git")
 
 
 def review_of(server: GitServer, provider: str, **changes: Any) -> GitOps:

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 
 from modelmill.core.errors import DeploymentError, GitError
@@ -86,6 +87,16 @@ class Credentials:
 
 class AwayError(GitError):
     """The remote does not answer: another attempt may go better."""
+
+
+class Pushed(Enum):
+    """What became of a push."""
+
+    LANDED = auto()
+    THERE = auto()
+    """Another writer made the very same commit, in the same second, and was first."""
+    LOST = auto()
+    """Another writer came first with another commit."""
 
 
 class GitRemote:
@@ -161,8 +172,8 @@ class GitRemote:
             )
         return done.stdout.strip()
 
-    def push(self, commit: str, branch: str, *, create: bool = False) -> bool:
-        """Let a branch of the remote name a commit that follows what it names; False where another came first.
+    def push(self, commit: str, branch: str, *, create: bool = False) -> Pushed:
+        """Let a branch of the remote name a commit that follows what it names.
 
         Args:
             commit: What it is to name.
@@ -177,12 +188,13 @@ class GitRemote:
         lease = [f"--force-with-lease={reference}:"] if create else []
         done = self._git("push", "--porcelain", *lease, "--", self._settings.remote, f"{commit}:{reference}")
         if done.returncode == 0:
-            return True
+            there = any(line.startswith("=") for line in done.stdout.splitlines())
+            return Pushed.THERE if there else Pushed.LANDED
         refused = next((line for line in done.stdout.splitlines() if line.startswith("!")), None)
         if refused is None:
             raise self._problem(done.stderr)
         if _LOST.search(refused):
-            return False
+            return Pushed.LOST
         said = self._said(done.stderr) or refused.split("\t")[-1]
         if _PROTECTED.search(refused + done.stderr):
             what = f"the branch {branch} is protected, and takes no push from here: {said}"

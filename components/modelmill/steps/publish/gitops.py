@@ -19,7 +19,7 @@ from modelmill.core.contract import JSON
 from modelmill.core.errors import DeploymentError, GitError, StoreError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
-from modelmill.steps.publish.git_remote import AwayError, Credentials, GitRemote, opened
+from modelmill.steps.publish.git_remote import AwayError, Credentials, GitRemote, Pushed, opened
 from modelmill.steps.publish.gitops_settings import GitOps, Review
 from modelmill.steps.publish.overlay import Edit, Finding, Promotion, edit, message
 from modelmill.steps.publish.pull_requests import PullRequests, State
@@ -184,9 +184,11 @@ class _Writer:
         if review is not None:
             return self._propose(review, base, found)
         self._made = self._remote.commit(base, found.files, message(promotion))
-        if not self._remote.push(self._made, branch):
+        pushed = self._remote.push(self._made, branch)
+        if pushed is Pushed.LOST:
             return None
-        return Committed(Outcome.COMMITTED, f"{branch} has {promotion.bundle} by the commit {self._made}", self._made)
+        outcome = Outcome.COMMITTED if pushed is Pushed.LANDED else Outcome.UNCHANGED
+        return Committed(outcome, f"{branch} has {promotion.bundle} by the commit {self._made}", self._made)
 
     def _found(self, found: Edit, base: str) -> Committed:
         outcome = {
@@ -205,7 +207,7 @@ class _Writer:
         commit = self._remote.fetch(branch)
         if commit is None:
             commit = self._remote.commit(base, found.files, message(promotion))
-            if not self._remote.push(commit, branch, create=True):
+            if self._remote.push(commit, branch, create=True) is Pushed.LOST:
                 return None
         title, _, text = message(promotion).partition("\n")
         asked = PullRequests(review, self._credentials, self._patience.away_seconds / 2).opened(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from modelmill.core import bundle as bundles
 from modelmill.core import channels, registry
-from modelmill.core.contract import Report
+from modelmill.core.contract import JSON, Report
 from modelmill.core.errors import InputError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
+from modelmill.steps.publish import gitops
 from modelmill.steps.publish.contract import Settings
 
 
@@ -21,6 +22,9 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
     the channel moves in one compare-and-swap, so that a kill at any moment leaves it on the old bundle or on the new.
     A pinned channel stays where it is: the promotion is recorded as held back, and the run ends as it would have.
 
+    With a Git repository of overlays, what the channel names then is committed there; a kill in between is made good by
+    the next run, which finds the registry moved and Git not.
+
     Args:
         store: Where the bundle is stored and the registry lies.
         outputs: ``bundle`` → its directory and its artifact's digest.
@@ -29,11 +33,13 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
 
     Returns:
         Facts: bundle and artifact (digests; the artifact is the one registered first), channel, moved, previous, and
-        where a pin kept the channel as it was ``held``, in words.
+        where a pin kept the channel or the overlay as it was ``held``, in words; ``git``, what became of the commit.
 
     Raises:
         InputError: The bundle is damaged, or was made for another model.
+        DeploymentError: The overlay, the settings or a key for the Git repository is wrong.
         StoreError: The store is away, or the registry cannot be read.
+        GitError: The Git repository is away or refuses; the channel has moved, and the next run goes on from there.
     """
     directory, artifact = outputs["bundle"]
     document = bundles.read_bundle(directory)
@@ -48,6 +54,11 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
     held = _held(done)
     moved = "now names" if done.moved else "names already"
     progress.fact(held or f"{settings.model} {settings.channel} {moved} {document.digest}")
+    git: dict[str, JSON] | None = None
+    if settings.git is not None:
+        committed = gitops.release(store, settings.git, settings.model, settings.channel, progress)
+        git = committed.facts()
+        held = held or (committed.words if committed.outcome is gitops.Outcome.HELD else None)
     return Report(
         facts={
             "bundle": document.digest,
@@ -56,6 +67,7 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
             "moved": done.moved,
             "previous": done.previous,
             **({"held": held} if held else {}),
+            **({"git": git} if git else {}),
         }
     )
 
