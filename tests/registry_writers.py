@@ -1,7 +1,7 @@
 """Writers of a registry in processes of their own: run as a script, so that no library's threads are forked.
 
-``writers URI`` races eight writers with ten moves each; ``killed URI`` kills a writer sixty times, and looks at the
-channel each time. Both print what they found as JSON.
+``writers URI`` races eight writers with ten moves each, ``pinned URI`` the same while a person rolls back and lifts the
+pin; ``killed URI`` kills a writer sixty times, and looks at the channel each time. They print what they found as JSON.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import random
 import signal
 import sys
 import time
+from typing import cast
 
-from modelmill.core import registry
+from modelmill.core import channels, registry
+from modelmill.core.progress import SilentProgress
 from modelmill.core.store import Store
 from modelmill.core.stores import open_store
 
@@ -26,10 +28,10 @@ def digest(name: object) -> str:
     return "sha256:" + hashlib.sha256(str(name).encode()).hexdigest()
 
 
-def promote(store: Store, name: object, channel: str = "staging") -> registry.Moved:
+def promote(store: Store, name: object, channel: str = "staging") -> channels.Moved:
     """Register the bundle ``name`` and let the channel name it."""
     registry.register_bundle(store, "banking", digest(name), digest(f"artifact {name}"), "run")
-    return registry.move_channel(store, "banking", channel, digest(name), "run")
+    return channels.publish(store, "banking", channel, digest(name), "run")
 
 
 def writers(uri: str) -> object:
@@ -44,6 +46,24 @@ def writers(uri: str) -> object:
             os._exit(0)
         started.append(process)
     return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+
+
+def pinned(uri: str) -> object:
+    """Exit codes of eight writers and of a person who rolls back to the bundle ``first`` and lifts the pin, six times.
+
+    The store names that bundle already.
+    """
+    process = os.fork()
+    if process == 0:
+        store = open_store(uri)
+        record = registry.find_bundle(store, "banking", digest("first"))
+        assert record is not None
+        for turn in range(6):
+            channels.roll_back(store, "banking", "staging", record, by="ada", why=str(turn), progress=SilentProgress())
+            time.sleep(0.02)
+            channels.unpin(store, "banking", "staging", by="ada", why=None)
+        os._exit(0)
+    return [*cast("list[int]", writers(uri)), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])]
 
 
 def killed(uri: str) -> object:
@@ -78,5 +98,5 @@ def _look(uri: str) -> object:
 
 
 if __name__ == "__main__":
-    work = {"writers": writers, "killed": killed}[sys.argv[1]]
+    work = {"writers": writers, "pinned": pinned, "killed": killed}[sys.argv[1]]
     sys.stdout.write(json.dumps(work(sys.argv[2])))

@@ -74,7 +74,7 @@ def test_only_locations_are_left_out_of_keys() -> None:
         for name, field in contract.settings.model_fields.items()
         if any(isinstance(mark, Unkeyed) for mark in field.metadata)
     }
-    assert unkeyed == {"fetch.mounts", "publish.run"}
+    assert unkeyed == {"fetch.mounts", "publish.git", "publish.run"}
 
 
 def test_a_model_of_two_graphs_goes_through_every_step(tmp_path: Path, fake_task: str) -> None:

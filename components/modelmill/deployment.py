@@ -11,6 +11,7 @@ from pydantic import Field
 from modelmill.core.contract import Closed, Zone
 from modelmill.core.documents import read_mapping, validate
 from modelmill.core.errors import DeploymentError
+from modelmill.steps.publish.gitops_settings import GitOps
 
 Quantity = Annotated[
     str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$", description="as Kubernetes has it")
@@ -113,6 +114,12 @@ class Deployment(Closed):
     release_secrets: list[SecretEnv] = Field(
         default_factory=list,
         description="the same for the steps that may write the registry, and no other; in place of one of that name",
+    )
+    git: GitOps | None = Field(
+        None,
+        description="the Git repository of Kustomize overlays that promotions are committed to; credentials come from "
+        "release_secrets (on this machine from the environment): MODELMILL_GIT_USERNAME, _TOKEN, _SSH_KEY, "
+        "_SIGNING_KEY, _API_TOKEN",
     )
     service_accounts: dict[Zone, str] = Field(
         default_factory=lambda: {Zone.UNTRUSTED: "modelmill-work", Zone.RELEASE: "modelmill-release"},

@@ -129,6 +129,7 @@ def _publish(job: Job) -> publish.Settings:
         recipe=cast("dict[str, JSON]", recipe.model_dump(mode="json")),
         texts=recipe.publish.texts,
         run=job.run,
+        git=job.deployment.git,
     )
 
 

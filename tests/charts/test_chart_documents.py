@@ -37,6 +37,11 @@ EVERY_FIELD = {
     "env": {"AWS_REGION": "eu-central-1", "PORT": "0123"},
     "secrets": [{"name": "AWS_SECRET_ACCESS_KEY", "secret": "s3", "key": "secret"}],
     "release_secrets": [{"name": "SIGNING_KEY", "secret": "sign", "key": "key"}],
+    "git": {
+        "remote": "https://git.example/org/overlays.git",
+        "branch": "live",
+        "review": {"provider": "gitlab", "api": "https://git.example/api/v4", "project": "org/overlays"},
+    },
     "keep_pods": "always",
 }
 

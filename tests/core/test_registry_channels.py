@@ -11,11 +11,13 @@ from typing import cast
 import pytest
 
 import registry_writers
-from modelmill.core import registry
+from modelmill.core import channels, registry
 from modelmill.core.errors import InputError, StoreError
+from modelmill.core.registry import MoveKind
 from modelmill.core.store import Store
 from modelmill.core.stores import open_store
 from registry_writers import digest, promote
+from stored_things import put
 
 
 def test_a_channel_remembers_where_it_was(store: Store) -> None:
@@ -48,7 +50,7 @@ def test_a_channel_nobody_promoted_to_names_nothing(store: Store) -> None:
 
 def test_a_channel_never_names_a_bundle_that_is_not_registered(store: Store) -> None:
     with pytest.raises(InputError, match="is not registered"):
-        registry.move_channel(store, "banking", "staging", digest("a"), None)
+        channels.publish(store, "banking", "staging", digest("a"), None)
     assert registry.show_channel(store, "banking", "staging") is None
 
 
@@ -72,10 +74,10 @@ def test_a_document_of_a_newer_format_is_refused_and_kept(store: Store, kind: st
     name = f"registry/banking/{kind}.json"
     before = store.read(name)
     assert before is not None
-    newer = json.dumps({**json.loads(before.content), "format": 2, "pinned_by": "a later version"}).encode()
+    newer = json.dumps({**json.loads(before.content), "format": 3, "pinned_by": "a later version"}).encode()
     overwrite(store, name, newer)
     for act in (
-        lambda: registry.move_channel(store, "banking", "staging", digest("a"), None),
+        lambda: channels.publish(store, "banking", "staging", digest("a"), None),
         lambda: registry.artifacts_in_use(store),
     ):
         with pytest.raises(StoreError, match="written by a newer modelmill"):
@@ -117,6 +119,28 @@ def lose_none(uri: str) -> None:
     assert len(shown.history) == 80
 
 
+def lose_none_to_pins(uri: str, at: Path) -> None:
+    store = open_store(uri)
+    artifact = put(store, at / "first", {"model.onnx": b"first"})
+    registry.register_bundle(store, "banking", digest("first"), artifact, None)
+    channels.publish(store, "banking", "staging", digest("first"), None)
+    assert run_writers("pinned", uri) == [0] * 9
+    shown = registry.show_channel(store, "banking", "staging")
+    assert shown is not None
+    landed = [move.bundle for move in shown.history[1:] if move.kind is MoveKind.PUBLISHED]
+    held = [move.offered for move in shown.history if move.kind is MoveKind.HELD_BACK]
+    assert sorted(landed + [str(item) for item in held]) == sorted(
+        digest(f"{w}.{n}") for w in range(8) for n in range(10)
+    )
+    kinds = [move.kind for move in shown.history]
+    assert (kinds.count(MoveKind.ROLLED_BACK), kinds.count(MoveKind.UNPINNED)) == (6, 6)
+    pinned = False
+    for move in shown.history:
+        assert (move.kind is MoveKind.HELD_BACK) <= pinned
+        assert (move.kind is MoveKind.PUBLISHED) <= (not pinned)
+        pinned = move.kind is MoveKind.ROLLED_BACK or (pinned and move.kind is not MoveKind.UNPINNED)
+
+
 def survive_kills(uri: str) -> None:
     found = cast("list[tuple[int, bool]]", run_writers("killed", uri))
     assert len(found) == registry_writers.KILLS
@@ -133,6 +157,16 @@ def test_eight_writers_with_ten_moves_each_lose_none(tmp_path: Path) -> None:
 
 def test_a_kill_at_any_moment_leaves_the_channel_on_an_old_or_on_a_new_bundle(tmp_path: Path) -> None:
     survive_kills(str(tmp_path / "store"))
+
+
+def test_each_of_eighty_promotions_lands_or_is_held_back_while_a_person_pins_and_unpins(tmp_path: Path) -> None:
+    lose_none_to_pins(str(tmp_path / "store"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_each_promotion_lands_or_is_held_back_on_s3(s3_uri: str, tmp_path: Path) -> None:
+    lose_none_to_pins(s3_uri, tmp_path)
 
 
 @pytest.mark.slow

@@ -183,6 +183,7 @@ def test_the_verdict_comes_before_everything_else_and_in_words() -> None:
     ("status", "words"),
     [
         (RunStatus.PROMOTED, "Promoted. 1 of 2 targets passed the gate. The bundle is in the channel staging."),
+        (RunStatus.HELD, "Held back. 1 of 2 targets passed the gate. The bundle is registered; a pin keeps"),
         (RunStatus.REFUSED, "Refused. 1 of 2 targets passed the gate. Nothing was promoted"),
         (RunStatus.INCONCLUSIVE, "Inconclusive. 1 of 2 targets passed the gate. The evidence decides neither way"),
         (RunStatus.ASSEMBLED, "Assembled. 1 of 2 targets passed the gate. This report was written when the bundle"),

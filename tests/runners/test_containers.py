@@ -6,7 +6,9 @@ from environments import ROOT
 from modelmill import recipe as recipes
 from modelmill.deployment import Deployment, SecretEnv
 from modelmill.line import Job
-from modelmill.runners.containers import STEP_LABEL, ZONE_LABEL, Container, describe
+from modelmill.runners.containers import GIT_VARIABLE, STEP_LABEL, ZONE_LABEL, Container, describe
+from modelmill.runners.parameters import decoded
+from modelmill.steps.publish.gitops_settings import GitOps
 
 DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
 
@@ -21,6 +23,14 @@ def test_labels_name_the_step_and_publish_alone_is_of_the_release_zone() -> None
     assert {item.labels[ZONE_LABEL] for item in found.values()} == {"release", "untrusted"}
     assert found["export.cpu-int8"].labels[STEP_LABEL] == "export"
     assert {found[name].labels[STEP_LABEL] for name in ("begin", "fetch", "finish")} == {"begin", "fetch", "finish"}
+
+
+def test_publish_alone_is_told_of_the_git_repository() -> None:
+    git = GitOps(remote="https://git.example/org/overlays.git")
+    found = _containers(Deployment(store="s3://models/line", git=git))
+    assert {name for name, item in found.items() if GIT_VARIABLE in item.env} == {"publish"}
+    assert decoded(found["publish"].env[GIT_VARIABLE], "") == git.model_dump(mode="json")
+    assert not any(GIT_VARIABLE in item.env for item in _containers(Deployment(store="s3://models/line")).values())
 
 
 def test_a_release_secret_stands_for_that_of_all_steps_in_publish_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from git_servers import commit_files, file_of, make_repository
 from listener import listener
 from modelmill import recipe as recipes
 from modelmill.core import records
@@ -18,10 +20,11 @@ from modelmill.core.local_store import LocalStore
 from modelmill.core.stores import open_store
 from modelmill.deployment import Deployment, Prices
 from modelmill.line import Job
-from modelmill.runners.containers import Described, describe
+from modelmill.runners.containers import GIT_VARIABLE, Described, describe
 from modelmill.runners.kubeflow import POINTER, compile_to
 from modelmill.runners.notice import NOTIFY_VARIABLE
 from modelmill.runners.result import RunDocument, safe_name
+from modelmill.steps.publish.gitops_settings import GitOps
 from orchestrate import orchestrate
 from whole_line import make_recipe, reproducible_digests, run_in_this_process
 
@@ -93,6 +96,45 @@ def test_what_the_local_runner_made_is_a_hit_for_containers(
     document = _document(store, "after-local")
     assert len(document.steps) == 11
     assert all(row.cached for row in document.steps)
+
+
+def test_a_promotion_goes_into_git_and_a_pin_there_holds_the_run_back_in_words(
+    folder: Path, ran: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(ran, store)
+    repository = make_repository(tmp_path / "overlays.git")
+    deployment = Deployment(store=str(store), mounts=[str(folder)], git=GitOps(remote=str(repository)))
+    described = describe(Job(recipes.load(folder / "recipe.yaml"), deployment))
+    publish = next(item for item in described.containers if item.id == "publish")
+
+    def told(task: str) -> None:
+        patch.delenv(GIT_VARIABLE, raising=False)
+        if task == "publish":
+            patch.setenv(GIT_VARIABLE, publish.env[GIT_VARIABLE])
+
+    with pytest.MonkeyPatch.context() as patch:
+        found = orchestrate(described, tmp_path, "lands", before=told)
+        assert found.errors == {}
+        assert found.pointers["finish"] == "promoted"
+        document = _document(store, "lands")
+        assert document.git is not None
+        assert document.git["outcome"] == "committed"
+        overlay = "overlays/small/staging"
+        assert str(document.bundle_digest) in file_of(repository, f"{overlay}/promotion/kustomization.yaml")
+        pinned = "commonAnnotations: {modelmill.dev/pinned: 'true'}\ncomponents: [promotion]\n"
+        empty = "kind: Component\n"
+        component = f"{overlay}/promotion/kustomization.yaml"
+        commit_files(repository, {f"{overlay}/kustomization.yaml": pinned, component: empty})
+        found = orchestrate(described, tmp_path, "pinned", before=told)
+    assert found.errors == {}
+    assert found.pointers["finish"] == "held back"
+    document = _document(store, "pinned")
+    assert (document.status.exit_code, document.channel) == (0, None)
+    assert str(document.held).startswith("held back by a pin in Git: overlays/small/staging/kustomization.yaml")
+    page = (store / "runs" / "pinned.html").read_text("utf-8")
+    assert "Held back." in page
+    assert "held back by a pin in Git" in page
 
 
 def test_a_refusal_skips_publish_and_finishes(folder: Path, ran: Path, tmp_path: Path) -> None:

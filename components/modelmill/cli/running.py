@@ -62,8 +62,8 @@ def run(
 ) -> None:
     """Run a recipe's line; what the store already holds is not done again.
 
-    Exit codes: 0 promoted, 2 the input is wrong, 3 the gate refused, 4 the gate could not decide, 5 something
-    outside failed (safe to run again), 1 a bug.
+    Exit codes: 0 promoted (or held back by a person's pin), 2 the input is wrong, 3 the gate refused, 4 the gate could
+    not decide, 5 something outside failed (safe to run again), 1 a bug.
     """
     located = recipes.load(recipe, overrides or [])
     opened, deployed = store_and_deployment(store, deployment)
@@ -123,7 +123,9 @@ def print_run(document: RunDocument) -> None:
         print_text(f"note:    {words}")
     if document.bundle:
         print_text(f"bundle:  {document.bundle}")
-        print_text(f"channel: {document.channel}")
+        print_text(f"channel: {document.channel or document.held}")
+    if document.git:
+        print_text(f"git:     {document.git['outcome']} {document.git['pull_request'] or document.git['commit'] or ''}")
     if document.report:
         print_text(f"report:  {document.report}")
     print_text(f"time:    {document.seconds:.1f} s")

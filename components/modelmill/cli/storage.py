@@ -57,12 +57,16 @@ def gc(
     grace_seconds: Annotated[
         int, typer.Option("--grace", metavar="SECONDS", min=0, help="What is younger than this stays.")
     ] = 3600,
+    history: Annotated[
+        int | None,
+        typer.Option("--history", metavar="N", min=1, help="Moves of each channel that keep bundles.  [default: all]"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove what no kept run, channel or live run needs."""
     opened, _ = store_and_deployment(store)
-    found = collector.collect(opened, keep, stderr_progress(), grace_seconds, dry_run=dry_run)
+    found = collector.collect(opened, keep, stderr_progress(), grace_seconds, history=history, dry_run=dry_run)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return

@@ -12,6 +12,7 @@ ModelmillError                      1   a bug
     ├── StoreError                      the store is away, refuses or is full
     │   └── CorruptArtifactError        stored bytes differ from their manifest
     ├── SourceError                     a source (hub, bucket) is away or refuses
+    ├── GitError                        the Git remote, or its pull requests' API, is away or refuses
     ├── OrchestratorError               an orchestrator's server is away or refuses
     └── StepKilledError                 a step's process was killed (memory, signal)
 """
@@ -101,6 +102,10 @@ class CorruptArtifactError(StoreError):
 
 class SourceError(OutsideError):
     """A source of models or data is away or refuses."""
+
+
+class GitError(OutsideError):
+    """The Git remote that promotions are committed to, or the API of its pull requests, is away or refuses."""
 
 
 class OrchestratorError(OutsideError):

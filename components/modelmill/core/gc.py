@@ -3,7 +3,9 @@
 Kept is
 
 - what the newest runs refer to: their step keys, through the step records, and every digest and path in them;
-- what documents of the registry, recipes and pushed data refer to;
+- what documents of the registry, recipes and pushed data refer to. Of the registry it is all that channels ever named,
+  or, where a number is given, what they name and named in their last moves, what a pin held back in them, and what no
+  channel has named yet (`modelmill.core.registry.artifacts_in_use`);
 - what was stored or renewed within the grace age, and since any live run started, less the grace age.
 
 A run that adopts an old artifact renews it first, and `Store.retire_artifact` looks at the age once more in a way that
@@ -18,7 +20,7 @@ import re
 
 from pydantic import Field
 
-from modelmill.core import records
+from modelmill.core import records, registry
 from modelmill.core.contract import Closed
 from modelmill.core.errors import CorruptArtifactError, StoreError, UsageError
 from modelmill.core.leases import EXPIRY_SECONDS, Lease, leases
@@ -28,7 +30,8 @@ from modelmill.core.store import Document, Store, hex_of, refuse_newer
 
 GRACE_SECONDS = 3600.0
 """The default grace age. An orchestrator whose single steps run longer, without a lease, needs more."""
-_ROOTS = ("registry/", "recipes/", "pushed/")
+_REGISTRY = "registry/"
+_ROOTS = (_REGISTRY, "recipes/", "pushed/")
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -47,7 +50,13 @@ class GcReport(Closed):
 
 
 def collect(
-    store: Store, keep: int, progress: Progress, grace_seconds: float = GRACE_SECONDS, *, dry_run: bool = False
+    store: Store,
+    keep: int,
+    progress: Progress,
+    grace_seconds: float = GRACE_SECONDS,
+    *,
+    history: int | None = None,
+    dry_run: bool = False,
 ) -> GcReport:
     """Remove what is no longer needed.
 
@@ -56,6 +65,7 @@ def collect(
         keep: How many of the newest runs keep what they refer to.
         progress: Where to report to.
         grace_seconds: Nothing younger is removed.
+        history: How many of its latest moves keep their bundles in each channel; None: all.
         dry_run: Only say what would go.
 
     Raises:
@@ -76,7 +86,10 @@ def collect(
             document = store.read(name)
             if document is not None and name.endswith(".json"):
                 _require_json(document, name)
-            needed |= _digests(document)
+            if prefix != _REGISTRY or history is None:
+                needed |= _digests(document)
+    if history is not None:
+        needed |= {hex_of(digest) for digest in registry.artifacts_in_use(store, history)}
     roots = frozenset(needed)
     going = []
     for document, name, changed_at, record in records.records(store):

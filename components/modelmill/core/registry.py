@@ -1,4 +1,6 @@
-"""The registry: bundles by digest, channels that name one each, and each channel's history; written by publish alone.
+"""The registry: bundles by digest, channels that name one each, and each channel's history.
+
+Publish alone writes it, and a person by hand; `modelmill.core.channels` moves channels.
 
 Documents, below ``registry/<model>/`` of a store::
 
@@ -7,16 +9,17 @@ Documents, below ``registry/<model>/`` of a store::
 
 Pointer and history are one document, so that one compare-and-swap moves both: there is no moment at which a killed
 writer leaves them apart. Moves are numbered; the order of the history never rests on a clock.
+
+A channel's document has format 2 since moves have a kind and a channel may be pinned; format 1 is read as moves that
+publish made. An older modelmill refuses format 2 as newer than itself, rather than drop a pin.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
@@ -28,9 +31,8 @@ from modelmill.core.records import Digest, utc_now
 from modelmill.core.store import Document, Store, hex_of, refuse_newer
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
-# One of the racing writers lands in every round, so that 8 of them with 10 moves each need far fewer.
 _ATTEMPTS = 100
-_LONGEST_PAUSE_SECONDS = 0.5
+CHANNEL_FORMAT = 2
 
 D = TypeVar("D", bound=Closed)
 
@@ -46,38 +48,62 @@ class BundleRecord(Closed):
     run: str | None = Field(None, description="the run that registered it")
 
 
+class MoveKind(StrEnum):
+    """What an entry of a channel's history is."""
+
+    PUBLISHED = "published"
+    """A run promoted its bundle."""
+    PROMOTED = "promoted by hand"
+    ROLLED_BACK = "rolled back"
+    """A person took the channel back, which pins it."""
+    UNPINNED = "unpinned"
+    """A person lifted the pin; the channel stays where it is."""
+    HELD_BACK = "held back"
+    """A run would have promoted `Move.offered`, and the pin kept the channel where it is."""
+
+
 class Move(Closed):
     """One entry of a channel's history."""
 
     number: int = Field(ge=1, description="1 is the channel's first; each is one above the former")
-    bundle: Digest
+    kind: MoveKind = MoveKind.PUBLISHED
+    bundle: Digest = Field(description="what the channel names since")
     previous: Digest | None = Field(description="what the channel named before")
-    at: str = Field(description="UTC, ISO 8601")
+    at: str = Field(description="UTC, ISO 8601, by the writer's clock; the order is the number's")
     run: str | None = None
+    by: str | None = Field(None, description="the person, where one did it")
+    why: str | None = Field(None, description="the reason that the person gave")
+    override: bool = Field(False, description="whether the bundle had no passing verdict, and a person overrode that")
+    offered: Digest | None = Field(None, description="the bundle that a pin held back")
+
+
+class Pin(Closed):
+    """Keeps a channel where it is against automatic promotions, until a person lifts it."""
+
+    by: str
+    why: str | None = None
+    at: str = Field(description="UTC, ISO 8601")
 
 
 class Channel(Closed):
     """``channels/<channel>.json``."""
 
-    format: int = 1
+    format: int = CHANNEL_FORMAT
     model: str
     channel: str
     bundle: Digest = Field(description="what the channel names now")
+    pin: Pin | None = None
     history: list[Move] = Field(min_length=1, description="oldest first; the last is how it came to `bundle`")
 
-
-@dataclass(frozen=True)
-class Moved:
-    """What moving a channel did."""
-
-    channel: Channel
-    moved: bool
-    """False where the channel named the bundle already."""
+    @property
+    def arrived(self) -> Move:
+        """The move by which the channel came to name its bundle: the latest one that changed what it names."""
+        return next(move for move in reversed(self.history) if move.bundle != move.previous)
 
     @property
-    def previous(self) -> str | None:
-        """What the channel named before it came to its present bundle."""
-        return self.channel.history[-1].previous
+    def number(self) -> int:
+        """The number of the latest entry; who compares two states of a channel goes by it."""
+        return self.history[-1].number
 
 
 def check_name(name: str, kind: str) -> str:
@@ -123,11 +149,11 @@ def register_bundle(store: Store, model: str, bundle: str, artifact: str, run: s
         if found is None:
             continue
         registered, document = found
-        if registered.artifact == artifact or _usable(store, registered.artifact):
+        if registered.artifact == artifact or usable(store, registered.artifact):
             return registered
         if store.replace(name, content, document.version):
             return record
-    raise _keeps_changing(name)
+    raise keeps_changing(name)
 
 
 def show_channel(store: Store, model: str, channel: str) -> Channel | None:
@@ -136,36 +162,17 @@ def show_channel(store: Store, model: str, channel: str) -> Channel | None:
     Raises:
         StoreError: The store is away, or the document is damaged or of a newer format.
     """
-    found = _read(store, _channel_name(model, channel), Channel)
+    found = read_channel(store, model, channel)
     return found[0] if found else None
 
 
-def move_channel(store: Store, model: str, channel: str, bundle: str, run: str | None) -> Moved:
-    """Let a channel name ``bundle``, by compare-and-swap; a lost race is run again on what the winner wrote.
-
-    Idempotent: where the channel names the bundle already, nothing is written.
+def read_channel(store: Store, model: str, channel: str) -> tuple[Channel, Document] | None:
+    """A channel and the document that it stands in, for who replaces it.
 
     Raises:
-        InputError: The bundle is not registered.
-        StoreError: The store is away, the document is damaged or of a newer format, or it never stops changing.
+        StoreError: As `show_channel`.
     """
-    name = _channel_name(model, channel)
-    if find_bundle(store, model, bundle) is None:
-        what = f"the bundle {bundle} of {model} is not registered"
-        raise InputError(what, where=name, fix="promote a bundle that publish has registered")
-    for attempt in range(_ATTEMPTS):
-        found = _read(store, name, Channel)
-        if found is not None and found[0].bundle == bundle:
-            return Moved(found[0], moved=False)
-        history = found[0].history if found else []
-        previous = found[0].bundle if found else None
-        move = Move(number=len(history) + 1, bundle=bundle, previous=previous, at=utc_now(), run=run)
-        after = Channel(model=model, channel=channel, bundle=bundle, history=[*history, move])
-        content = canonical(after.model_dump(mode="json"))
-        if store.replace(name, content, found[1].version) if found else store.create(name, content):
-            return Moved(after, moved=True)
-        time.sleep(random.uniform(0, min(_LONGEST_PAUSE_SECONDS, 0.005 * 2**attempt)))
-    raise _keeps_changing(name)
+    return _read(store, channel_name(model, channel), Channel)
 
 
 def models(store: Store) -> list[str]:
@@ -189,34 +196,45 @@ def bundles(store: Store, model: str) -> Iterator[BundleRecord]:
 
 
 def artifacts_in_use(store: Store, last: int | None = None) -> set[str]:
-    """The artifacts of all bundles that a channel names, or named in the ``last`` entries of its history (None: ever).
+    """The artifacts of bundles that channels need.
 
-    A bundle whose record is gone holds none.
+    They are those that a channel names, that one of the ``last`` entries of its history that changed it or held a
+    bundle back names (None: ever), and those registered that no channel has named yet. A bundle whose record is gone
+    holds none.
+
+    Raises:
+        StoreError: The store is away, or a document is damaged or of a newer format.
     """
     held = set()
     for model in models(store):
-        named: set[str] = set()
+        ever: set[str] = set()
+        kept: set[str] = set()
         for channel in channels(store, model):
             shown = show_channel(store, model, channel)
             if shown is not None:
-                kept = shown.history if last is None else shown.history[-max(1, last) :]
-                named |= {shown.bundle, *(move.bundle for move in kept)}
-        for bundle in named:
-            record = find_bundle(store, model, bundle)
-            if record is not None:
-                held.add(record.artifact)
+                moves = [move for move in shown.history if move.offered or move.bundle != move.previous]
+                ever |= _named(moves)
+                kept |= {shown.bundle} | _named(moves if last is None else moves[-max(1, last) :])
+        gone = ever - kept
+        held |= {record.artifact for record in bundles(store, model) if record.bundle not in gone}
     return held
+
+
+def _named(moves: list[Move]) -> set[str]:
+    return {bundle for move in moves for bundle in (move.bundle, move.offered) if bundle}
 
 
 def _bundle_name(model: str, bundle: str) -> str:
     return f"registry/{check_name(model, 'model')}/bundles/{hex_of(bundle)}.json"
 
 
-def _channel_name(model: str, channel: str) -> str:
+def channel_name(model: str, channel: str) -> str:
+    """The name of a channel's document in the store."""
     return f"registry/{check_name(model, 'model')}/channels/{check_name(channel, 'channel')}.json"
 
 
-def _usable(store: Store, artifact: str) -> bool:
+def usable(store: Store, artifact: str) -> bool:
+    """Whether an artifact is whole; it is then as young as a new one, so that no collector takes it now."""
     return store.check_artifact(artifact) is None and store.renew_artifact(artifact)
 
 
@@ -226,7 +244,7 @@ def _read(store: Store, name: str, kind: type[D]) -> tuple[D, Document] | None:
         return None
     try:
         content = json.loads(document.content)
-        refuse_newer(content, "registry document", name)
+        refuse_newer(content, "registry document", name, CHANNEL_FORMAT if kind is Channel else 1)
         parsed = kind.model_validate(content)
     except (ValidationError, ValueError):
         what = "a document of the registry cannot be read: it was damaged, or modelmill did not write it"
@@ -247,6 +265,7 @@ def _linear(channel: Channel) -> bool:
     return at == channel.bundle
 
 
-def _keeps_changing(name: str) -> StoreError:
+def keeps_changing(name: str) -> StoreError:
+    """The error for a document that others changed in each of very many attempts."""
     what = f"{name} kept changing through {_ATTEMPTS} attempts"
     return StoreError(what, where=name, fix="run again")

@@ -230,15 +230,15 @@ def manifest_from(content: bytes, digest: str, where: str) -> Manifest:
     return manifest
 
 
-def refuse_newer(document: object, kind: str, where: str) -> None:
+def refuse_newer(document: object, kind: str, where: str, newest: int = 1) -> None:
     """Refuse a stored document whose format is newer than this modelmill knows.
 
     Raises:
-        StoreError: Its ``format`` is above 1.
+        StoreError: Its ``format`` is above ``newest``.
     """
     number = document.get("format") if isinstance(document, dict) else None
-    if isinstance(number, int) and number > 1:
-        what = f"this {kind} has format {number}, written by a newer modelmill; this one reads format 1"
+    if isinstance(number, int) and number > newest:
+        what = f"this {kind} has format {number}, written by a newer modelmill; this one reads format {newest}"
         raise StoreError(what, where=where, fix="upgrade modelmill, or use another store")
 
 

@@ -21,6 +21,7 @@ from modelmill.reports.view import RunStatus, RunView
 
 _STATUS = {
     RunStatus.PROMOTED: ("Promoted", "pass"),
+    RunStatus.HELD: ("Held back", "inconclusive"),
     RunStatus.REFUSED: ("Refused", "fail"),
     RunStatus.INCONCLUSIVE: ("Inconclusive", "inconclusive"),
     RunStatus.ASSEMBLED: ("Assembled", "pass"),

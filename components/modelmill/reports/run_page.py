@@ -43,6 +43,7 @@ def headline(run: RunView) -> str:
     channel = f"the channel {run.channel}" if run.channel else "no channel"
     return {
         RunStatus.PROMOTED: f"{of} The bundle is in {channel}.",
+        RunStatus.HELD: f"{of} The bundle is registered; a pin keeps the channel where it was.",
         RunStatus.REFUSED: f"{of} Nothing was promoted: {channel} {'is as it was' if run.channel else 'moved'}.",
         RunStatus.INCONCLUSIVE: f"{of} The evidence decides neither way, so nothing was promoted.",
         RunStatus.ASSEMBLED: f"{of} This report was written when the bundle was assembled, before a channel moved.",

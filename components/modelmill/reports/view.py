@@ -16,6 +16,8 @@ class RunStatus(StrEnum):
 
     PROMOTED = "promoted"
     """The channel points to this run's bundle."""
+    HELD = "held back"
+    """Every lane that had to pass did, and a person's pin kept the channel where it was."""
     REFUSED = "refused"
     """The gate failed a lane that had to pass."""
     INCONCLUSIVE = "inconclusive"

@@ -216,6 +216,9 @@ def _of(path: tuple[str, ...], info: FieldInfo) -> list[Parameter]:
     members = [item for item in alternatives if isinstance(item, type) and issubclass(item, BaseModel)]
     if info.discriminator:
         return _tagged(path, str(info.discriminator), members)
+    if members and type(None) in alternatives:
+        # What may be left out as a whole is one parameter: its own required fields are required only then.
+        return [Parameter("_".join(path), path, "Dict", False, None, info.description or "")]
     if members:
         return _below(members[0], path)
     required = info.is_required()

@@ -54,7 +54,7 @@ def published(document: RunDocument, store: Store, effect: Mapping[str, JSON]) -
     if "bundle" not in effect:
         return document
     bundle = {"bundle": store.artifact_uri(str(effect["artifact"])), "bundle_digest": effect["bundle"]}
-    return document.model_copy(update=bundle)
+    return document.model_copy(update={**bundle, "held": effect.get("held"), "git": effect.get("git")})
 
 
 def conclude(
@@ -76,7 +76,8 @@ def conclude(
         seconds: What the run took.
     """
     decision = decide(job.recipe, {name: lane.verdict for name, lane in lanes.items()})
-    promoted = decision is Verdict.PASS
+    passed = decision is Verdict.PASS
+    held = document.held if passed else None
     targets = {}
     for name, lane in lanes.items():
         applied = rows[f"calibrate-quantize.{name}"]
@@ -84,14 +85,16 @@ def conclude(
     report_name = f"runs/{document.run}.html"
     document = document.model_copy(
         update={
-            "status": Status.of(decision),
+            "status": Status.HELD if held else Status.of(decision),
             "finished_at": records.utc_now(),
             "seconds": round(seconds, 3),
             "steps": list(rows.values()),
             "targets": targets,
-            "bundle": document.bundle if promoted else None,
-            "bundle_digest": document.bundle_digest if promoted else None,
-            "channel": job.recipe.publish.channel if promoted else None,
+            "bundle": document.bundle if passed else None,
+            "bundle_digest": document.bundle_digest if passed else None,
+            "channel": job.recipe.publish.channel if passed and not held else None,
+            "held": held,
+            "git": document.git if passed else None,
             "report": f"{store.uri}/{report_name}",
         }
     )

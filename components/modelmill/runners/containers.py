@@ -19,6 +19,8 @@ from modelmill.runners.parameters import Parameter, encoded, parameters_of, rela
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
+GIT_VARIABLE = "MODELMILL_GIT"
+"""The same for the deployment's Git repository, in publish alone; no secret is in it."""
 SETTINGS_VARIABLE = "MODELMILL_SETTINGS"
 """The same for the settings of a step that is run by itself."""
 KILLED = 128
@@ -203,6 +205,7 @@ def _task(job: Job, task: Task) -> Container:
         lane=task.target.name if task.target else None,
         device=task.target.device.value if task.target and _on_device(task) else "cpu",
         light=task.contract.light,
+        env={GIT_VARIABLE: encoded(job.deployment.git)} if job.deployment.git and _releases(task) else None,
         only_if_promoted=task.node.requires_verdicts,
         zone=task.contract.zone,
         shows=(Shown.METRICS, Shown.CONFUSION) if task.contract.name == "gate" else (),
@@ -258,6 +261,10 @@ def _check_store(deployment: Deployment) -> None:
 def _on_device(task: Task) -> bool:
     """Whether the task computes with its target's runtime; a gate compares numbers, wherever they were taken."""
     return task.contract.name != "gate"
+
+
+def _releases(task: Task) -> bool:
+    return task.contract.zone is Zone.RELEASE
 
 
 def _decide(job: Job, gates: Sequence[str]) -> Container:

@@ -16,7 +16,7 @@ from typing import Any
 
 from modelmill.core import leases, records
 from modelmill.core.documents import validate
-from modelmill.core.errors import ModelmillError, RecipeError, StepKilledError, StoreError, UsageError
+from modelmill.core.errors import DeploymentError, ModelmillError, RecipeError, StepKilledError, StoreError, UsageError
 from modelmill.core.evidence import Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
@@ -26,11 +26,12 @@ from modelmill.line import Job, Task, decide, expand
 from modelmill.recipe import Located, Recipe, from_mapping
 from modelmill.runners import container, findings
 from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
-from modelmill.runners.containers import BEGIN, DECIDE, FINISH, RECIPE_VARIABLE
+from modelmill.runners.containers import BEGIN, DECIDE, FINISH, GIT_VARIABLE, RECIPE_VARIABLE
 from modelmill.runners.notice import tell
 from modelmill.runners.parameters import decoded, parameters_of
 from modelmill.runners.result import RunDocument, Status
 from modelmill.runners.showing import Show
+from modelmill.steps.publish.gitops_settings import GitOps
 
 _ATTEMPTS = 50
 _NO_ERROR = {"error": None, "error_class": None}
@@ -138,7 +139,9 @@ def _job(
         what = f"the stored recipe is not the one that {digest} names"
         raise StoreError(what, where=store.uri, fix="start a new run")
     located = Located(recipe=recipe, folder=folder or Path("/"))
-    return Job(located, Deployment(store=store.uri, mounts=list(mounts), prices=prices), run)
+    told = os.environ.get(GIT_VARIABLE)
+    git = validate(GitOps, decoded(told, GIT_VARIABLE), GIT_VARIABLE, DeploymentError) if told else None
+    return Job(located, Deployment(store=store.uri, mounts=list(mounts), prices=prices, git=git), run)
 
 
 def _run(

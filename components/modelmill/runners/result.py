@@ -20,6 +20,8 @@ class Status(StrEnum):
 
     RUNNING = "running"
     PROMOTED = "promoted"
+    HELD = "held back"
+    """The gate passed and the bundle is registered; a person's pin kept the channel where it was."""
     REFUSED = "refused"
     INCONCLUSIVE = "inconclusive"
     FAILED = "failed"
@@ -27,8 +29,12 @@ class Status(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of ``modelmill run``."""
-        return {Status.PROMOTED: 0, Status.REFUSED: 3, Status.INCONCLUSIVE: 4}.get(self, 1)
+        """The exit code of ``modelmill run``.
+
+        A promotion that a pin holds back is 0: all that the run is for has been done, nothing is wrong with the input
+        or outside, and a nightly run must not fail for as long as a person means the channel to stay.
+        """
+        return {Status.PROMOTED: 0, Status.HELD: 0, Status.REFUSED: 3, Status.INCONCLUSIVE: 4}.get(self, 1)
 
     @classmethod
     def of(cls, verdict: Verdict) -> Status:
@@ -142,6 +148,10 @@ class RunDocument(Closed):
     bundle: str | None = Field(None, description="URI of the published bundle")
     bundle_digest: str | None = None
     channel: str | None = Field(None, description="the channel that names the bundle")
+    held: str | None = Field(None, description="why the channel was left where it was, though the gate passed")
+    git: dict[str, JSON] | None = Field(
+        None, description="what became of the promotion in Git: outcome, commit, pull_request"
+    )
     report: str | None = Field(None, description="URI of the HTML report")
     error: str | None = Field(None, description="what ended a failed run")
     error_class: str | None = Field(None, description="its class in modelmill.core.errors, which has the exit code")

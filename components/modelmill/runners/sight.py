@@ -20,6 +20,8 @@ from modelmill.steps.fetch.sources.package import distribution_of
 _NO_RUN = "none"
 _CREDENTIALS = "AWS_"
 """What a client of S3 reads from the environment begins with it."""
+_RELEASE_CREDENTIALS = "MODELMILL_GIT_"
+"""What publish alone reads for the Git repository of promotions."""
 
 
 @contextmanager
@@ -52,7 +54,9 @@ def on_this_machine(job: Job, store: Store) -> Iterator[Job]:
             env[variable] = path
             mounts.append(path)
         named = {*env, *(item.name for item in [*deployment.secrets, *deployment.release_secrets])}
-        credentials = [name for name in sorted(os.environ) if name.startswith(_CREDENTIALS) and name not in named]
+        given = [name for name in sorted(os.environ) if name not in named]
+        credentials = [name for name in given if name.startswith(_CREDENTIALS)]
+        release = [name for name in given if name.startswith(_RELEASE_CREDENTIALS)]
         changes = {
             "backend": Backend.DOCKER,
             "store": store.uri,
@@ -62,6 +66,7 @@ def on_this_machine(job: Job, store: Store) -> Iterator[Job]:
             "retries": 0,
             "steps": {name: own.model_copy(update={"retries": None}) for name, own in deployment.steps.items()},
             "secrets": [*deployment.secrets, *(_from_environment(name) for name in credentials)],
+            "release_secrets": [*deployment.release_secrets, *(_from_environment(name) for name in release)],
         }
         yield Job(job.located, deployment.model_copy(update=changes), job.run)
 
@@ -87,6 +92,9 @@ def images_of(job: Job) -> dict[str, str]:
 def binds(deployment: Deployment) -> dict[str, bool]:
     """The paths of this machine that a container sees where they are, and whether it may write there."""
     found = dict.fromkeys(deployment.mounts or [], False)
+    remote = deployment.git.remote.removeprefix("file://") if deployment.git else ""
+    if _is_directory(remote):
+        found[remote] = True
     return {**found, deployment.store: True} if _is_directory(deployment.store) else found
 
 

@@ -32,7 +32,7 @@ def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mappi
         recipe=dict(recipe),
         bundle=document.bundle_digest,
         channel=document.channel,
-        warnings=warnings_of(document.steps),
+        warnings=[*warnings_of(document.steps), *([document.held] if document.held else [])],
     )
 
 

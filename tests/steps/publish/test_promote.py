@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lane_artifacts import judge_lane, lane_measurements, publish_lanes, publish_settings
-from modelmill.core import manifest, registry
+from modelmill.core import channels, manifest, registry
 from modelmill.core.bundle import read_bundle
 from modelmill.core.contract import JSON, PortType
 from modelmill.core.errors import InputError
@@ -96,6 +96,24 @@ def test_another_bundle_moves_the_channel_and_back(store: LocalStore, tmp_path: 
     assert [move.number for move in channel.history] == [1, 2, 3]
     assert registry.artifacts_in_use(store) == set(artifacts)
     assert registry.artifacts_in_use(store, last=1) == {artifacts[0]}
+
+
+def test_a_pinned_channel_holds_the_bundle_back_and_says_who_pinned_it(
+    store: LocalStore, tmp_path: Path, tiny_bert: Path
+) -> None:
+    artifacts = []
+    for seed in (0, 1):
+        lane = judge_lane(tmp_path / str(seed), tiny_bert, seed=seed)
+        artifacts.append(stored(store, publish_lanes(tmp_path / f"b{seed}", {"cpu-int8": lane})))
+    first, second = (promoted(store, artifact) for artifact in artifacts)
+    record = registry.find_bundle(store, "banking", str(first["bundle"]))
+    assert record is not None
+    channels.roll_back(store, "banking", "staging", record, by="ada", why="slow", progress=SilentProgress())
+    facts = promoted(store, artifacts[1], run="run-9")
+    assert (facts["bundle"], facts["moved"]) == (second["bundle"], False)
+    assert str(facts["held"]).startswith(
+        f"held back by the pin: ada pinned banking staging to {first['bundle']} (slow)"
+    )
 
 
 def test_a_bundle_of_another_model_is_refused(store: LocalStore, bundle: Path) -> None:

@@ -21,6 +21,7 @@ def publish(
     recipe: dict = {},
     texts: bool = False,
     run: Optional[str] = None,
+    git: Optional[dict] = None,
 ) -> dsl.ContainerSpec:
     """Assemble the bundle of the passed lanes and move the channel to its digest.
 
@@ -36,6 +37,7 @@ def publish(
         recipe: the recipe as it was run, for the card and the report; empty: not told.
         texts: whether texts of the data may stand in the bundle's report.
         run: the run, for the channel's history.
+        git: the Git repository of overlays that the promotion is committed to; left out: none.
     """
     return dsl.ContainerSpec(
         image=CPU_IMAGE,

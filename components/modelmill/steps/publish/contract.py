@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from modelmill.core.contract import JSON, Closed, Kind, PortType, StepContract, Unkeyed, Zone, port
+from modelmill.steps.publish.gitops_settings import GitOps
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Settings(Closed):
     )
     texts: bool = Field(False, description="whether texts of the data may stand in the bundle's report")
     run: Annotated[str | None, Unkeyed()] = Field(None, description="the run, for the channel's history")
+    git: Annotated[GitOps | None, Unkeyed()] = Field(
+        None, description="the Git repository of overlays that the promotion is committed to; left out: none"
+    )
 
 
 STEP = StepContract(

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modelmill.core import bundle as bundles
-from modelmill.core import registry
-from modelmill.core.contract import Report
+from modelmill.core import channels, registry
+from modelmill.core.contract import JSON, Report
 from modelmill.core.errors import InputError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
+from modelmill.steps.publish import gitops
 from modelmill.steps.publish.contract import Settings
 
 
@@ -19,6 +20,10 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
 
     The bundle is registered before the channel moves, so that a channel never names what the registry does not know;
     the channel moves in one compare-and-swap, so that a kill at any moment leaves it on the old bundle or on the new.
+    A pinned channel stays where it is: the promotion is recorded as held back, and the run ends as it would have.
+
+    With a Git repository of overlays, what the channel names then is committed there; a kill in between is made good by
+    the next run, which finds the registry moved and Git not.
 
     Args:
         store: Where the bundle is stored and the registry lies.
@@ -27,11 +32,14 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
         progress: Told what the channel names now.
 
     Returns:
-        Facts: bundle and artifact (digests; the artifact is the one registered first), channel, moved, previous.
+        Facts: bundle and artifact (digests; the artifact is the one registered first), channel, moved, previous, and
+        where a pin kept the channel or the overlay as it was ``held``, in words; ``git``, what became of the commit.
 
     Raises:
         InputError: The bundle is damaged, or was made for another model.
+        DeploymentError: The overlay, the settings or a key for the Git repository is wrong.
         StoreError: The store is away, or the registry cannot be read.
+        GitError: The Git repository is away or refuses; the channel has moved, and the next run goes on from there.
     """
     directory, artifact = outputs["bundle"]
     document = bundles.read_bundle(directory)
@@ -42,9 +50,15 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
     if known is None or known.artifact != artifact:
         bundles.verify(directory)
     record = registry.register_bundle(store, settings.model, document.digest, artifact, settings.run)
-    done = registry.move_channel(store, settings.model, settings.channel, document.digest, settings.run)
+    done = channels.publish(store, settings.model, settings.channel, document.digest, settings.run)
+    held = _held(done)
     moved = "now names" if done.moved else "names already"
-    progress.fact(f"{settings.model} {settings.channel} {moved} {document.digest}")
+    progress.fact(held or f"{settings.model} {settings.channel} {moved} {document.digest}")
+    git: dict[str, JSON] | None = None
+    if settings.git is not None:
+        committed = gitops.release(store, settings.git, settings.model, settings.channel, progress)
+        git = committed.facts()
+        held = held or (committed.words if committed.outcome is gitops.Outcome.HELD else None)
     return Report(
         facts={
             "bundle": document.digest,
@@ -52,5 +66,18 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
             "channel": settings.channel,
             "moved": done.moved,
             "previous": done.previous,
+            **({"held": held} if held else {}),
+            **({"git": git} if git else {}),
         }
+    )
+
+
+def _held(done: channels.Moved) -> str | None:
+    """Why the channel stayed where it was, and how to go on; None where no pin kept it."""
+    if done.pinned is None:
+        return None
+    channel, why = done.channel, f" ({done.pinned.why})" if done.pinned.why else ""
+    return (
+        f"held back by the pin: {done.pinned.by} pinned {channel.model} {channel.channel} to {channel.bundle}{why}; "
+        f"modelmill channel unpin {channel.model} {channel.channel} lifts it"
     )
