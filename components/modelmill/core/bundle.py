@@ -2,8 +2,8 @@
 
 ``files`` (models, tokenizers, configurations, choices) are what the bundle's digest covers: the same model made again
 is the same bundle. ``evidence`` (card, report, recipe, verdicts) varies with every measurement: it is bound to the
-digest, for each verdict names the model it judged, and is not in it. A signature will cover ``bundle.json``, and lie
-outside.
+digest, for each verdict names the model it judged, and is not in it. ``model.sig`` (`modelmill.core.signature`) covers
+both through ``bundle.json``, and lies outside of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import MANIFEST, FileEntry, Manifest, canonical, safe_name, sha256_of, write_json
 
 BUNDLE_DOCUMENT = "bundle.json"
+SIGNATURE = "model.sig"
 CHOICE = "choice.json"
 LANES = "lanes"
 FORMAT = 1
@@ -62,7 +63,8 @@ class BundleCheck:
         files: Number of files that the digest covers.
         evidence: Number of files bound to it.
         size_bytes: Bytes of all files.
-        signature: Whose signature holds; ``unsigned``.
+        signature: ``unsigned``, ``not checked`` (for want of a key), or ``checked``.
+        signer: ``sha256:…``, the fingerprint of the key that signed, or is said to have.
     """
 
     model: str
@@ -72,6 +74,7 @@ class BundleCheck:
     evidence: int
     size_bytes: int
     signature: str = "unsigned"
+    signer: str | None = None
 
 
 def digest_of(files: Mapping[str, FileEntry]) -> str:
@@ -146,7 +149,7 @@ def read_bundle(directory: Path) -> BundleDocument:
 
 
 def verify(directory: Path) -> BundleCheck:
-    """Check a bundle offline: every byte, the digest, and that the evidence is about these models.
+    """Check a bundle offline: every byte, the digest, and that the evidence is about these models; not the signature.
 
     Args:
         directory: The bundle; the store's ``manifest.json`` may lie in it, and must then agree.
@@ -158,7 +161,7 @@ def verify(directory: Path) -> BundleCheck:
     document = read_bundle(directory)
     entries = {**document.files, **document.evidence}
     found = dict(_files(directory))
-    for name in sorted({*found, *entries} - {BUNDLE_DOCUMENT, MANIFEST}):
+    for name in sorted({*found, *entries} - {BUNDLE_DOCUMENT, MANIFEST, SIGNATURE}):
         entry, path = entries.get(name), found.get(name)
         if entry is None:
             _refuse(f"{name} was added: {BUNDLE_DOCUMENT} does not name it", directory / name)
@@ -169,7 +172,8 @@ def verify(directory: Path) -> BundleCheck:
     for target, lane in document.lanes.items():
         _check_lane(directory, document, target, lane)
     if MANIFEST in found:
-        _check_manifest(found[MANIFEST], entries, directory / BUNDLE_DOCUMENT)
+        own = [name for name in (BUNDLE_DOCUMENT, SIGNATURE) if name in found]
+        _check_manifest(found[MANIFEST], {**entries, **{name: _entry(found[name]) for name in own}})
     return BundleCheck(
         model=document.model,
         digest=document.digest,
@@ -197,13 +201,16 @@ def _check_lane(directory: Path, document: BundleDocument, target: str, lane: Bu
         _refuse(f"{lane.verdict} says {evidence.verdict.value} of the target {evidence.target}", path)
 
 
-def _check_manifest(path: Path, entries: Mapping[str, FileEntry], document: Path) -> None:
-    own = FileEntry(sha256=sha256_of(document), size=document.stat().st_size)
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
+
+
+def _check_manifest(path: Path, entries: Mapping[str, FileEntry]) -> None:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError:
         _refuse(f"{MANIFEST} is not what a store writes", path)
-    if manifest.files != {**entries, BUNDLE_DOCUMENT: own}:
+    if manifest.files != entries:
         _refuse(f"{MANIFEST} lists other files than {BUNDLE_DOCUMENT}", path)
 
 

@@ -11,6 +11,7 @@ from modelmill.core.contract import Report
 from modelmill.core.errors import InputError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
+from modelmill.steps.publish import sign
 from modelmill.steps.publish.contract import Settings
 
 
@@ -30,7 +31,7 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
         Facts: bundle and artifact (digests; the artifact is the one registered first), channel, moved, previous.
 
     Raises:
-        InputError: The bundle is damaged, or was made for another model.
+        InputError: The bundle is damaged, was made for another model, or is not signed by publish's own key.
         StoreError: The store is away, or the registry cannot be read.
     """
     directory, artifact = outputs["bundle"]
@@ -40,8 +41,8 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
         raise InputError(what, where=str(directory), fix="run the recipe again to make the bundle anew")
     known = registry.find_bundle(store, settings.model, document.digest)
     if known is None or known.artifact != artifact:
-        bundles.verify(directory)
-    record = registry.register_bundle(store, settings.model, document.digest, artifact, settings.run)
+        sign.check(directory, settings)
+    record = registry.register_bundle(store, settings.model, document.digest, artifact, settings.run, settings.signer)
     done = registry.move_channel(store, settings.model, settings.channel, document.digest, settings.run)
     moved = "now names" if done.moved else "names already"
     progress.fact(f"{settings.model} {settings.channel} {moved} {document.digest}")

@@ -11,7 +11,7 @@ from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
 from modelmill.reports.render import render_run
 from modelmill.reports.view import RunStatus, RunView
-from modelmill.steps.publish import assemble, card
+from modelmill.steps.publish import assemble, card, sign
 from modelmill.steps.publish.contract import Inputs, Outputs, Settings
 
 
@@ -19,11 +19,12 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     """Assemble the bundle; no channel moves here (`modelmill.steps.publish.promote`).
 
     Raises:
-        InputError: The model's or the channel's name is no name.
+        InputError: The model's or the channel's name is no name, or the signing key is not the one that was resolved.
         ModelError: No lane passed, or a model is not the one that its verdict judged.
     """
     registry.check_name(settings.model, "model")
     registry.check_name(settings.channel, "channel")
+    key = sign.signing_key_of(settings)
     directory = outputs.bundle
     lanes = assemble.read_lanes(inputs, _targets(settings))
     passed = [lane for lane in lanes if lane.passed]
@@ -48,6 +49,8 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     ):
         evidence[name] = assemble.write_text(directory / name, text)
     document = bundles.write_bundle(directory, settings.model, placed, files, evidence)
+    if key is not None:
+        sign.write(directory, document, key)
     for lane in refused:
         progress.fact(f"{lane.target} is left out: {lane.evidence.verdict.value}")
     return Report(
