@@ -10,6 +10,7 @@ from modelmill.core.contract import Report
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
 from modelmill.reports.render import render_run
+from modelmill.reports.unrendered import rendered
 from modelmill.reports.view import RunStatus, RunView
 from modelmill.steps.publish import assemble, card, sign
 from modelmill.steps.publish.contract import Inputs, Outputs, Settings
@@ -45,7 +46,7 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     digest = bundles.digest_of(files)
     for name, text in (
         (assemble.CARD, card.write(settings, digest, passed, paths, refused)),
-        (assemble.REPORT, _report(settings, digest, shown, refused)),
+        (assemble.REPORT, rendered(lambda: _report(settings, digest, shown, refused), settings.model, progress)),
     ):
         evidence[name] = assemble.write_text(directory / name, text)
     document = bundles.write_bundle(directory, settings.model, placed, files, evidence)
