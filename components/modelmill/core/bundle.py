@@ -8,10 +8,11 @@ both through ``bundle.json``, and lies outside of them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -25,6 +26,11 @@ from modelmill.core.manifest import MANIFEST, FileEntry, Manifest, canonical, sa
 
 BUNDLE_DOCUMENT = "bundle.json"
 SIGNATURE = "model.sig"
+EVIDENCE_DOCUMENT = "evidence.json"
+PROVENANCE = "provenance.json"
+SIGNED_PROVENANCE = "provenance.intoto.jsonl"
+"""The same, signed: a DSSE envelope on one line, as SLSA's tools read it."""
+BILL_OF_MATERIALS = "bom.cdx.json"
 CHOICE = "choice.json"
 LANES = "lanes"
 FORMAT = 1
@@ -171,6 +177,9 @@ def verify(directory: Path) -> BundleCheck:
             _refuse(f"{name} was changed: it differs from its sha256", path)
     for target, lane in document.lanes.items():
         _check_lane(directory, document, target, lane)
+    for name, said in _BOUND.items():
+        if name in document.evidence:
+            _check_bound(directory / name, said, document.digest)
     if MANIFEST in found:
         own = [name for name in (BUNDLE_DOCUMENT, SIGNATURE) if name in found]
         _check_manifest(found[MANIFEST], {**entries, **{name: _entry(found[name]) for name in own}})
@@ -199,6 +208,23 @@ def _check_lane(directory: Path, document: BundleDocument, target: str, lane: Bu
         _refuse(f"{lane.verdict} is evidence of another model, {judged}", path)
     if evidence.target != target or evidence.verdict is not Verdict.PASS:
         _refuse(f"{lane.verdict} says {evidence.verdict.value} of the target {evidence.target}", path)
+
+
+# Where a document says which bundle it is about; the digest with or without its "sha256:".
+_BOUND: Mapping[str, Sequence[str | int]] = {
+    EVIDENCE_DOCUMENT: ("bundle",),
+    PROVENANCE: ("subject", 0, "digest", "sha256"),
+    BILL_OF_MATERIALS: ("metadata", "component", "hashes", 0, "content"),
+}
+
+
+def _check_bound(path: Path, keys: Sequence[str | int], digest: str) -> None:
+    try:
+        found = functools.reduce(lambda at, key: at[key], keys, json.loads(path.read_bytes()))
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        found = "none"
+    if str(found).removeprefix("sha256:") != digest.removeprefix("sha256:"):
+        _refuse(f"{path.name} is about another bundle, {str(found)[:80]}", path)
 
 
 def _entry(path: Path) -> FileEntry:

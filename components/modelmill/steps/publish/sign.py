@@ -8,7 +8,7 @@ from modelmill.core import signature
 from modelmill.core.bundle import BUNDLE_DOCUMENT, SIGNATURE, BundleDocument
 from modelmill.core.errors import InputError
 from modelmill.core.keys import KEY_VARIABLE, PrivateKey, signing_key
-from modelmill.core.manifest import sha256_of
+from modelmill.core.manifest import canonical, sha256_of
 from modelmill.steps.publish.contract import Settings
 
 
@@ -31,6 +31,11 @@ def write(directory: Path, document: BundleDocument, key: PrivateKey) -> None:
     files = {name: entry.sha256 for name, entry in {**document.files, **document.evidence}.items()}
     files[BUNDLE_DOCUMENT] = sha256_of(directory / BUNDLE_DOCUMENT)
     (directory / SIGNATURE).write_bytes(signature.sign(f"{document.model}@{document.digest}", files, key))
+
+
+def envelope_of(statement: dict[str, object], key: PrivateKey) -> str:
+    """An in-toto statement in a signed DSSE envelope, on one line."""
+    return canonical(signature.envelope(canonical(statement), signature.IN_TOTO, key)).decode() + "\n"
 
 
 def check(directory: Path, settings: Settings) -> None:
