@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelmill.core import manifest
 from modelmill.core.contract import PortType
 from modelmill.core.evidence import EncoderLatency, Measurements
 from modelmill.core.hardware import cpu
+from modelmill.core.keys import KEY_VARIABLE
 from modelmill.core.model import Chain, Component, ModelDocument, Stage, Tensor, write_model
 from modelmill.core.predictions import Predictions, write_predictions
 from modelmill.core.progress import SilentProgress
@@ -22,7 +24,9 @@ from modelmill.core.rows import Dataset, Role, write_rows
 from modelmill.steps.gate import contract as gate
 from modelmill.steps.gate.run import run as run_gate
 from modelmill.steps.publish import contract as publish
+from modelmill.steps.publish.resolve import resolve
 from modelmill.steps.publish.run import run as run_publish
+from signing_keys import Keys
 
 LABELS = ["alpha", "beta", "gamma"]
 TASK = "text-classification"
@@ -234,15 +238,22 @@ def judge_lane(
     return {**directories, "choice": choice, "verdict": outputs.verdict, "report": outputs.report}
 
 
-def publish_lanes(bundle: Path, lanes: Mapping[str, Mapping[str, Path]], **settings: Any) -> Path:
-    """Run publish's assembly on judged lanes: the bundle's directory."""
+def publish_lanes(
+    bundle: Path, lanes: Mapping[str, Mapping[str, Path]], *, key: Keys | None = None, **settings: Any
+) -> Path:
+    """Run publish's assembly on judged lanes, signed by ``key``: the bundle's directory."""
     bundle.mkdir(parents=True)
     inputs = publish.Inputs(
         models={target: lane["model"] for target, lane in lanes.items()},
         choices={target: lane["choice"] for target, lane in lanes.items()},
         verdicts={target: lane["verdict"] for target, lane in lanes.items()},
     )
-    run_publish(inputs, publish.Outputs(bundle=bundle), publish_settings(**settings), SilentProgress())
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv(KEY_VARIABLE, raising=False)
+        if key is not None:
+            environment.setenv(KEY_VARIABLE, str(key.private))
+        given = resolve(publish_settings(**settings), SilentProgress())
+        run_publish(inputs, publish.Outputs(bundle=bundle), given, SilentProgress())
     return bundle
 
 

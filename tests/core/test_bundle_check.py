@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lane_artifacts import judge_lane, publish_lanes
 from modelmill.core import manifest
-from modelmill.core.bundle import digest_of, read_bundle, verify
+from modelmill.core.bundle import read_bundle, verify
 from modelmill.core.errors import InputError
+from resealed import reseal
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +91,6 @@ def test_a_link_is_refused_even_to_the_same_bytes(copy: Path, tmp_path: Path) ->
     (copy / "config.json").symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(InputError, match=r"config\.json is a link"):
         verify(copy)
-
-
-def reseal(directory: Path, edit: Callable[[dict[str, object]], None]) -> None:
-    """Rewrite bundle.json as an attacker would: edited, with a checksum and a digest that fit."""
-    document = json.loads((directory / "bundle.json").read_bytes())
-    edit(document)
-    files = {name: manifest.FileEntry(**entry) for name, entry in document["files"].items()}
-    document["digest"] = digest_of(files)
-    document.pop("checksum")
-    document["checksum"] = "sha256:" + hashlib.sha256(manifest.canonical(document)).hexdigest()
-    manifest.write_json(directory / "bundle.json", document)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "a\\b"])

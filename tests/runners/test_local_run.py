@@ -57,6 +57,26 @@ def test_a_good_model_is_promoted(first: RunDocument, store: Store) -> None:
     assert channel.bundle == first.bundle_digest
 
 
+def test_the_bundle_tells_every_step_that_made_it_by_its_key_and_what_fetch_read(first: RunDocument) -> None:
+    bundle = Path(str(first.bundle))
+    build = json.loads((bundle / "provenance.json").read_bytes())["predicate"]["buildDefinition"]
+    steps = build["internalParameters"]["steps"]
+    assert {key: made["step"] for key, made in steps.items()} == {
+        row.key: f"{row.name}-{row.part}" if row.part else row.name for row in first.steps if row.name != "publish"
+    }
+    (fetched,) = (made for made in steps.values() if made["step"] == "fetch")
+    model = next(item for item in build["resolvedDependencies"] if item["name"] == "model")
+    assert model["uri"] == "file:model"
+    assert model["annotations"]["pin"] == fetched["settings"]["model"]["pin"]
+    given = {item["digest"]["sha256"] for item in build["resolvedDependencies"] if "sha256" in item.get("digest", {})}
+    read = next(row for row in first.steps if row.name == "fetch")
+    assert {digest.removeprefix("sha256:") for digest in read.digests.values()} <= given
+    packages = {
+        item["name"] for item in json.loads((bundle / "bom.cdx.json").read_bytes())["components"] if "purl" in item
+    }
+    assert {"torch", "transformers", "onnx", "modelmill"} <= packages
+
+
 def test_every_step_records_its_time_and_memory(first: RunDocument) -> None:
     for row in first.steps:
         assert row.seconds > 0

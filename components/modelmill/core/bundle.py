@@ -2,16 +2,17 @@
 
 ``files`` (models, tokenizers, configurations, choices) are what the bundle's digest covers: the same model made again
 is the same bundle. ``evidence`` (card, report, recipe, verdicts) varies with every measurement: it is bound to the
-digest, for each verdict names the model it judged, and is not in it. A signature will cover ``bundle.json``, and lie
-outside.
+digest, for each verdict names the model it judged, and is not in it. ``model.sig`` (`modelmill.core.signature`) covers
+both through ``bundle.json``, and lies outside of them.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -24,6 +25,12 @@ from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import MANIFEST, FileEntry, Manifest, canonical, safe_name, sha256_of, write_json
 
 BUNDLE_DOCUMENT = "bundle.json"
+SIGNATURE = "model.sig"
+EVIDENCE_DOCUMENT = "evidence.json"
+PROVENANCE = "provenance.json"
+SIGNED_PROVENANCE = "provenance.intoto.jsonl"
+"""The same, signed: a DSSE envelope on one line, as SLSA's tools read it."""
+BILL_OF_MATERIALS = "bom.cdx.json"
 CHOICE = "choice.json"
 LANES = "lanes"
 FORMAT = 1
@@ -62,7 +69,8 @@ class BundleCheck:
         files: Number of files that the digest covers.
         evidence: Number of files bound to it.
         size_bytes: Bytes of all files.
-        signature: Whose signature holds; ``unsigned``.
+        signature: ``unsigned``, ``not checked`` (for want of a key), or ``checked``.
+        signer: ``sha256:…``, the fingerprint of the key that signed, or is said to have.
     """
 
     model: str
@@ -72,6 +80,7 @@ class BundleCheck:
     evidence: int
     size_bytes: int
     signature: str = "unsigned"
+    signer: str | None = None
 
 
 def digest_of(files: Mapping[str, FileEntry]) -> str:
@@ -146,7 +155,7 @@ def read_bundle(directory: Path) -> BundleDocument:
 
 
 def verify(directory: Path) -> BundleCheck:
-    """Check a bundle offline: every byte, the digest, and that the evidence is about these models.
+    """Check a bundle offline: every byte, the digest, and that the evidence is about these models; not the signature.
 
     Args:
         directory: The bundle; the store's ``manifest.json`` may lie in it, and must then agree.
@@ -158,7 +167,7 @@ def verify(directory: Path) -> BundleCheck:
     document = read_bundle(directory)
     entries = {**document.files, **document.evidence}
     found = dict(_files(directory))
-    for name in sorted({*found, *entries} - {BUNDLE_DOCUMENT, MANIFEST}):
+    for name in sorted({*found, *entries} - {BUNDLE_DOCUMENT, MANIFEST, SIGNATURE}):
         entry, path = entries.get(name), found.get(name)
         if entry is None:
             _refuse(f"{name} was added: {BUNDLE_DOCUMENT} does not name it", directory / name)
@@ -168,8 +177,12 @@ def verify(directory: Path) -> BundleCheck:
             _refuse(f"{name} was changed: it differs from its sha256", path)
     for target, lane in document.lanes.items():
         _check_lane(directory, document, target, lane)
+    for name, said in _BOUND.items():
+        if name in document.evidence:
+            _check_bound(directory / name, said, document.digest)
     if MANIFEST in found:
-        _check_manifest(found[MANIFEST], entries, directory / BUNDLE_DOCUMENT)
+        own = [name for name in (BUNDLE_DOCUMENT, SIGNATURE) if name in found]
+        _check_manifest(found[MANIFEST], {**entries, **{name: _entry(found[name]) for name in own}})
     return BundleCheck(
         model=document.model,
         digest=document.digest,
@@ -197,13 +210,33 @@ def _check_lane(directory: Path, document: BundleDocument, target: str, lane: Bu
         _refuse(f"{lane.verdict} says {evidence.verdict.value} of the target {evidence.target}", path)
 
 
-def _check_manifest(path: Path, entries: Mapping[str, FileEntry], document: Path) -> None:
-    own = FileEntry(sha256=sha256_of(document), size=document.stat().st_size)
+# Where a document says which bundle it is about; the digest with or without its "sha256:".
+_BOUND: Mapping[str, Sequence[str | int]] = {
+    EVIDENCE_DOCUMENT: ("bundle",),
+    PROVENANCE: ("subject", 0, "digest", "sha256"),
+    BILL_OF_MATERIALS: ("metadata", "component", "hashes", 0, "content"),
+}
+
+
+def _check_bound(path: Path, keys: Sequence[str | int], digest: str) -> None:
+    try:
+        found = functools.reduce(lambda at, key: at[key], keys, json.loads(path.read_bytes()))
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        found = "none"
+    if str(found).removeprefix("sha256:") != digest.removeprefix("sha256:"):
+        _refuse(f"{path.name} is about another bundle, {str(found)[:80]}", path)
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
+
+
+def _check_manifest(path: Path, entries: Mapping[str, FileEntry]) -> None:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError:
         _refuse(f"{MANIFEST} is not what a store writes", path)
-    if manifest.files != {**entries, BUNDLE_DOCUMENT: own}:
+    if manifest.files != entries:
         _refuse(f"{MANIFEST} lists other files than {BUNDLE_DOCUMENT}", path)
 
 

@@ -46,6 +46,10 @@ class BundleRecord(Closed):
     artifact: Digest = Field(description="the stored artifact that holds it")
     registered_at: str = Field(description="UTC, ISO 8601")
     run: str | None = Field(None, description="the run that registered it")
+    signer: str | None = Field(None, description="fingerprint of the key that signed the artifact; none: unsigned")
+    earlier: list[Digest] = Field(
+        default_factory=list, description="artifacts of the same bundle that another key, or none, had signed"
+    )
 
 
 class MoveKind(StrEnum):
@@ -130,29 +134,36 @@ def find_bundle(store: Store, model: str, bundle: str) -> BundleRecord | None:
     return found[0] if found else None
 
 
-def register_bundle(store: Store, model: str, bundle: str, artifact: str, run: str | None) -> BundleRecord:
+def register_bundle(
+    store: Store, model: str, bundle: str, artifact: str, run: str | None, signer: str | None = None
+) -> BundleRecord:
     """Register a bundle once: what was registered before stays, as long as its artifact is whole.
 
     The same model made again is the same bundle in another artifact, since its evidence was measured anew: the first
-    artifact is the one that channels lead to.
+    artifact is the one that channels lead to. One with a new signer takes its place, and the former stays stored, for
+    servers may read it.
 
     Raises:
         StoreError: As `find_bundle`.
     """
     name = _bundle_name(model, bundle)
-    record = BundleRecord(model=model, bundle=bundle, artifact=artifact, registered_at=utc_now(), run=run)
-    content = canonical(record.model_dump(mode="json"))
+    record = BundleRecord(
+        model=model, bundle=bundle, artifact=artifact, registered_at=utc_now(), run=run, signer=signer
+    )
     for _ in range(_ATTEMPTS):
-        if store.create(name, content):
+        if store.create(name, canonical(record.model_dump(mode="json"))):
             return record
         found = _read(store, name, BundleRecord)
         if found is None:
             continue
         registered, document = found
-        if registered.artifact == artifact or usable(store, registered.artifact):
+        newly_signed = signer is not None and registered.signer != signer
+        if registered.artifact == artifact or (not newly_signed and usable(store, registered.artifact)):
             return registered
-        if store.replace(name, content, document.version):
-            return record
+        earlier = [*registered.earlier, registered.artifact] if newly_signed else registered.earlier
+        after = record.model_copy(update={"earlier": earlier})
+        if store.replace(name, canonical(after.model_dump(mode="json")), document.version):
+            return after
     raise keeps_changing(name)
 
 
@@ -216,7 +227,8 @@ def artifacts_in_use(store: Store, last: int | None = None) -> set[str]:
                 ever |= _named(moves)
                 kept |= {shown.bundle} | _named(moves if last is None else moves[-max(1, last) :])
         gone = ever - kept
-        held |= {record.artifact for record in bundles(store, model) if record.bundle not in gone}
+        kept_records = [record for record in bundles(store, model) if record.bundle not in gone]
+        held |= {artifact for record in kept_records for artifact in (record.artifact, *record.earlier)}
     return held
 
 

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import modelmill
-from modelmill.core import manifest, records
-from modelmill.core.contract import JSON, Closed, Report, StepContract, directories, scratch_of
+from modelmill.core import history, manifest, records
+from modelmill.core.contract import JSON, Closed, Kind, Report, StepContract, directories, scratch_of
 from modelmill.core.errors import ModelmillError
 from modelmill.core.hardware import Hardware, cpu
 from modelmill.core.memory import peak_rss_bytes
 from modelmill.core.progress import Bar, Progress
 from modelmill.core.stepkey import InputDigests, keyed, package_versions, plain_inputs, step_key
 from modelmill.core.store import Scratch, Store
+from modelmill.runners.executor import small_facts
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def _make(store: Store, prepared: Prepared, progress: Progress) -> records.StepR
         )
         digests: dict[str, str] = {}
         for port in contract.output_ports:
-            digests[port.name] = _stored(store, work / port.name, port.type, prepared, progress)
+            made = made_by(prepared, work / port.name, port.type, report, inputs)
+            digests[port.name] = _stored(store, work / port.name, made, progress)
         record = records.StepRecord(
             step=contract.name,
             part=contract.part,
@@ -149,8 +151,12 @@ def _fetched(store: Store, at: str | Mapping[str, str], progress: Progress) -> P
     return {name: store.get_artifact(digest, progress) for name, digest in at.items()}
 
 
-def made_by(prepared: Prepared, directory: Path, type: str) -> manifest.Manifest:
+def made_by(
+    prepared: Prepared, directory: Path, type: str, report: Report, given: Mapping[str, Path | Mapping[str, Path]]
+) -> manifest.Manifest:
     """The manifest of an output that a prepared step wrote into ``directory``, with what made it, from what.
+
+    ``given`` are the directories at its input ports, whose manifests tell what came before.
 
     Raises:
         ModelmillError: The step wrote nothing there.
@@ -159,6 +165,14 @@ def made_by(prepared: Prepared, directory: Path, type: str) -> manifest.Manifest
     if not made.files:
         what = f"the step {prepared.contract.id} ended without writing its output {directory.name}"
         raise ModelmillError(what, fix="this is a bug of the step: report it")
+    told = history.of(path for at in given.values() for path in ([at] if isinstance(at, Path) else at.values()))
+    entry = history.Made(
+        step=prepared.contract.id,
+        version=prepared.contract.version,
+        settings=keyed(prepared.settings),
+        inputs=plain_inputs(prepared.inputs),
+        facts=small_facts(report.facts) if prepared.contract.kind is Kind.REPRODUCIBLE else {},
+    )
     return made.model_copy(
         update={
             "made_by": {
@@ -166,14 +180,14 @@ def made_by(prepared: Prepared, directory: Path, type: str) -> manifest.Manifest
                 "part": prepared.contract.part,
                 "version": prepared.contract.version,
                 "key": prepared.key,
+                history.HISTORY: told.and_then(prepared.key, entry).model_dump(mode="json"),
             },
             "made_from": plain_inputs(prepared.inputs),
         }
     )
 
 
-def _stored(store: Store, directory: Path, type: str, prepared: Prepared, progress: Progress) -> str:
-    made = made_by(prepared, directory, type)
+def _stored(store: Store, directory: Path, made: manifest.Manifest, progress: Progress) -> str:
     store.put_artifact(directory, made, progress)
     shutil.rmtree(directory, ignore_errors=True)
     return made.digest

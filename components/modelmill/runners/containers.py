@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from modelmill.core.contract import Closed, StepContract, Zone
 from modelmill.core.errors import DeploymentError, OutsideError
+from modelmill.core.history import IMAGE_VARIABLE
 from modelmill.deployment import Deployment, Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand, require_prices
 from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
@@ -320,13 +321,14 @@ def _container(
     whole = (*(head or task), *arguments, *show, ("--pointer",), (PointerFile(),))
     pointed = [part.task for argument in whole for part in argument if isinstance(part, Pointer)]
     after = [*dict.fromkeys(pointed), *([DECIDE] if only_if_promoted else [])]
+    image = (own.image if own else None) or _image(deployment, device, light=light)
     return Container(
         id=id,
         title=title,
         lane=lane,
-        image=(own.image if own else None) or _image(deployment, device, light=light),
+        image=image,
         arguments=whole,
-        env={**deployment.env, **(env or {})},
+        env={**deployment.env, **(env or {}), IMAGE_VARIABLE: image},
         secrets=list({item.name: item for item in secrets}.values()),
         shows=shows,
         after=tuple(after),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelmill.core import manifest
-from modelmill.core.contract import JSON, Port, PortType, directories, scratch_of
+from modelmill.core.contract import JSON, Port, PortType, Report, directories, scratch_of
 from modelmill.core.errors import UsageError
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
@@ -88,14 +88,16 @@ def run_component(
         scratch = {name: work / name for name in scratch_of(contract.outputs)}
         for path in (*found.values(), *scratch.values()):
             path.mkdir()
-        given = {name: {lane: path} if ports[name].many else path for name, path in inputs.items()}
+        given: dict[str, Path | Mapping[str, Path]] = {
+            name: {lane: path} if ports[name].many else path for name, path in inputs.items()
+        }
         report = contract.load()(
             directories(contract.inputs, given),
             directories(contract.outputs, {**found, **scratch}),
             prepared.settings,
             progress,
         )
-        made = {port.name: _sealed(prepared, port, found[port.name]) for port in contract.output_ports}
+        made = {port.name: _sealed(prepared, port, found[port.name], report, given) for port in contract.output_ports}
         facts = {**report.facts, **(_effect(store, prepared, found, made, progress) if store else {})}
         for name, path in outputs.items():
             _place(found[known[name] or ""], path, html=_is_html(component, name))
@@ -123,8 +125,10 @@ def _lane(ports: Mapping[str, Port], inputs: Mapping[str, Path]) -> str:
     return ""
 
 
-def _sealed(prepared: Prepared, port: Port, directory: Path) -> manifest.Manifest:
-    made = made_by(prepared, directory, port.type)
+def _sealed(
+    prepared: Prepared, port: Port, directory: Path, report: Report, given: Mapping[str, Path | Mapping[str, Path]]
+) -> manifest.Manifest:
+    made = made_by(prepared, directory, port.type, report, given)
     manifest.write_json(directory / manifest.MANIFEST, made.model_dump(mode="json"))
     return made
 

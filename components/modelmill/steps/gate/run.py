@@ -17,6 +17,7 @@ from modelmill.core.predictions import Predictions, read_predictions
 from modelmill.core.progress import Progress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.reports.render import render_lane
+from modelmill.reports.unrendered import rendered
 from modelmill.steps.gate import compare, judge, resources
 from modelmill.steps.gate.bootstrap import kinds_of
 from modelmill.steps.gate.contract import STEP, Inputs, Outputs, Settings
@@ -93,7 +94,8 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         digests=digests,
     )
     manifest.write_json(outputs.verdict / "verdict.json", evidence.model_dump(mode="json"))
-    (outputs.report / "report.html").write_text(render_lane(evidence), "utf-8")
+    report = rendered(lambda: render_lane(evidence), settings.target, progress)
+    (outputs.report / "report.html").write_text(report, "utf-8")
     progress.fact(f"{settings.target}: {verdict.value}. {reasons[0]}")
     return Report(
         facts={

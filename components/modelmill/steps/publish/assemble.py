@@ -23,6 +23,18 @@ RECIPE = "recipe.json"
 EVIDENCE = "evidence"
 VERDICT = "verdict.json"
 
+_OWN = {
+    bundles.BUNDLE_DOCUMENT,
+    bundles.SIGNATURE,
+    bundles.EVIDENCE_DOCUMENT,
+    bundles.PROVENANCE,
+    bundles.BILL_OF_MATERIALS,
+    bundles.CHOICE,
+    bundles.SIGNED_PROVENANCE,
+    CARD,
+    REPORT,
+    RECIPE,
+}
 # What a choice rests on may be timings: it says why, not what, and stays outside of the digest.
 _WHY = ("reason",)
 
@@ -146,7 +158,6 @@ def entry_of(content: bytes) -> FileEntry:
 
 
 def _refuse_reserved(name: str, lane: Lane) -> None:
-    own = {bundles.BUNDLE_DOCUMENT, bundles.CHOICE, CARD, REPORT, RECIPE}
-    if name in own or name.partition("/")[0] in {bundles.LANES, EVIDENCE}:
+    if name in _OWN or name.partition("/")[0] in {bundles.LANES, EVIDENCE}:
         what = f"the model of the lane {lane.target} has a file {name}, where a bundle keeps its own"
         raise ModelError(what, where=str(lane.model / name), fix="give the file another name in the model artifact")

@@ -20,22 +20,24 @@ def publish(
     channel: str,
     recipe: dict = {},
     texts: bool = False,
+    signer: Optional[str] = None,
     run: Optional[str] = None,
     git: Optional[dict] = None,
 ) -> dsl.ContainerSpec:
-    """Assemble the bundle of the passed lanes and move the channel to its digest.
+    """Assemble and sign the bundle of the passed lanes and move the channel to its digest.
 
     Args:
         models: the candidates, of one lane.
         choices: how each was quantized, of one lane.
         verdicts: what the gate said of each, of one lane.
-        bundle: models of the passed lanes, tokenizer, card, report, manifest.
+        bundle: models of the passed lanes, tokenizer, card, report, signature.
         metrics: the step's numbers.
         store: where the registry and the bundles live: s3://BUCKET/PREFIX, or a directory.
         model: the model's name in the registry.
         channel: the channel that moves to the bundle.
         recipe: the recipe as it was run, for the card and the report; empty: not told.
         texts: whether texts of the data may stand in the bundle's report.
+        signer: set by resolve: fingerprint of the key that signs the bundle; none: it is not signed.
         run: the run, for the channel's history.
         git: the Git repository of overlays that the promotion is committed to; left out: none.
     """

@@ -26,7 +26,7 @@ class Inputs:
 class Outputs:
     """What is shipped."""
 
-    bundle: Path = port(PortType.BUNDLE, "models of the passed lanes, tokenizer, card, report, manifest")
+    bundle: Path = port(PortType.BUNDLE, "models of the passed lanes, tokenizer, card, report, signature")
 
 
 class Settings(Closed):
@@ -38,6 +38,9 @@ class Settings(Closed):
         default_factory=dict, description="the recipe as it was run, for the card and the report; empty: not told"
     )
     texts: bool = Field(False, description="whether texts of the data may stand in the bundle's report")
+    signer: str | None = Field(
+        None, description="set by resolve: fingerprint of the key that signs the bundle; none: it is not signed"
+    )
     run: Annotated[str | None, Unkeyed()] = Field(None, description="the run, for the channel's history")
     git: Annotated[GitOps | None, Unkeyed()] = Field(
         None, description="the Git repository of overlays that the promotion is committed to; left out: none"
@@ -46,13 +49,14 @@ class Settings(Closed):
 
 STEP = StepContract(
     name="publish",
-    version=1,
-    summary="Assemble the bundle of the passed lanes and move the channel to its digest.",
+    version=2,
+    summary="Assemble and sign the bundle of the passed lanes and move the channel to its digest.",
     inputs=Inputs,
     outputs=Outputs,
     settings=Settings,
     function="modelmill.steps.publish.run:run",
     kind=Kind.MEASURED,
+    resolve="modelmill.steps.publish.resolve:resolve",
     light=True,
     zone=Zone.RELEASE,
     effect="modelmill.steps.publish.promote:promote",

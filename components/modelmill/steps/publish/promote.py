@@ -11,7 +11,7 @@ from modelmill.core.contract import JSON, Report
 from modelmill.core.errors import InputError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
-from modelmill.steps.publish import gitops
+from modelmill.steps.publish import gitops, sign
 from modelmill.steps.publish.contract import Settings
 
 
@@ -36,7 +36,7 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
         where a pin kept the channel or the overlay as it was ``held``, in words; ``git``, what became of the commit.
 
     Raises:
-        InputError: The bundle is damaged, or was made for another model.
+        InputError: The bundle is damaged, was made for another model, or is not signed by publish's own key.
         DeploymentError: The overlay, the settings or a key for the Git repository is wrong.
         StoreError: The store is away, or the registry cannot be read.
         GitError: The Git repository is away or refuses; the channel has moved, and the next run goes on from there.
@@ -48,8 +48,8 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
         raise InputError(what, where=str(directory), fix="run the recipe again to make the bundle anew")
     known = registry.find_bundle(store, settings.model, document.digest)
     if known is None or known.artifact != artifact:
-        bundles.verify(directory)
-    record = registry.register_bundle(store, settings.model, document.digest, artifact, settings.run)
+        sign.check(directory, settings)
+    record = registry.register_bundle(store, settings.model, document.digest, artifact, settings.run, settings.signer)
     done = channels.publish(store, settings.model, settings.channel, document.digest, settings.run)
     held = _held(done)
     moved = "now names" if done.moved else "names already"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelmill.core import bundle as bundles
-from modelmill.core import registry
+from modelmill.core import history, registry
 from modelmill.core.contract import Report
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
 from modelmill.reports.render import render_run
+from modelmill.reports.unrendered import rendered
 from modelmill.reports.view import RunStatus, RunView
-from modelmill.steps.publish import assemble, card
+from modelmill.steps.publish import assemble, card, materials, provenance, sign, summary
 from modelmill.steps.publish.contract import Inputs, Outputs, Settings
 
 
@@ -19,11 +20,12 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     """Assemble the bundle; no channel moves here (`modelmill.steps.publish.promote`).
 
     Raises:
-        InputError: The model's or the channel's name is no name.
+        InputError: The model's or the channel's name is no name, or the signing key is not the one that was resolved.
         ModelError: No lane passed, or a model is not the one that its verdict judged.
     """
     registry.check_name(settings.model, "model")
     registry.check_name(settings.channel, "channel")
+    key = sign.signing_key_of(settings)
     directory = outputs.bundle
     lanes = assemble.read_lanes(inputs, _targets(settings))
     passed = [lane for lane in lanes if lane.passed]
@@ -42,12 +44,26 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     recipe = directory / assemble.RECIPE
     evidence[assemble.RECIPE] = assemble.write_document(recipe, settings.recipe)
     digest = bundles.digest_of(files)
+    told = history.of(path for port in (inputs.models, inputs.choices, inputs.verdicts) for path in port.values())
+    report = rendered(lambda: _report(settings, digest, shown, refused), settings.model, progress)
     for name, text in (
         (assemble.CARD, card.write(settings, digest, passed, paths, refused)),
-        (assemble.REPORT, _report(settings, digest, shown, refused)),
+        (assemble.REPORT, report),
     ):
         evidence[name] = assemble.write_text(directory / name, text)
+    for name, written in (
+        (bundles.EVIDENCE_DOCUMENT, summary.summary(settings, digest, passed, refused, paths, told)),
+        (bundles.BILL_OF_MATERIALS, materials.bill_of_materials(settings, digest, passed, paths, files, told)),
+    ):
+        evidence[name] = assemble.write_document(directory / name, written)
+    statement = provenance.statement(settings, digest, files, evidence, told)
+    evidence[bundles.PROVENANCE] = assemble.write_document(directory / bundles.PROVENANCE, statement)
+    if key is not None:
+        signed = sign.envelope_of(statement, key)
+        evidence[bundles.SIGNED_PROVENANCE] = assemble.write_text(directory / bundles.SIGNED_PROVENANCE, signed)
     document = bundles.write_bundle(directory, settings.model, placed, files, evidence)
+    if key is not None:
+        sign.write(directory, document, key)
     for lane in refused:
         progress.fact(f"{lane.target} is left out: {lane.evidence.verdict.value}")
     return Report(
