@@ -19,6 +19,7 @@ from modelmill.core.evidence import (
     Measurements,
     Metric,
     Neighbours,
+    RowsFound,
     Shift,
     Throughput,
     Verdict,
@@ -165,6 +166,7 @@ def lane(
         ],
         slices=slices,
         mcnemar=McNemar(exact_p=0.0412, mid_p=0.0327),
+        rows_found=RowsFound(leaked=7, leaked_with_another_label=2, class_shift=0.171, class_shift_at_least=0.028),
         neighbours=Neighbours(
             rows=256,
             flips=3,

@@ -204,6 +204,17 @@ class Slices(Closed):
         return self.model_copy(update={"judged": judged, "thin": thin})
 
 
+class RowsFound(Closed):
+    """What was found about the evaluation rows before they judged; None where whoever divided the rows did not say."""
+
+    leaked: int | None = Field(None, description="rows whose text also chose the model: train, tune or calibrate")
+    leaked_with_another_label: int | None = Field(None, description="of them, rows that have another label there")
+    class_shift: float | None = Field(
+        None, description="total variation distance between the classes' shares here and among the training rows"
+    )
+    class_shift_at_least: float | None = Field(None, description="its lower bound, one-sided at the lane's confidence")
+
+
 class McNemar(Closed):
     """McNemar's test of whether the models differ at all. It is told, and decides nothing."""
 
@@ -256,6 +267,7 @@ class LaneEvidence(Closed):
     confusions: list[Confusion] = Field(description="most rows first")
     slices: Slices | None = Field(None, description="None: the policy asks for none")
     mcnemar: McNemar | None = None
+    rows_found: RowsFound | None = None
     neighbours: Neighbours | None = Field(None, description="of the candidate; None: evaluate did not try")
     disagreements: list[Disagreement] = Field(description="at most 200")
     disagreement_count: int

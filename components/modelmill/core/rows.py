@@ -36,6 +36,11 @@ class Dataset(Closed):
     count: int = Field(ge=0, description="rows")
     facts: dict[str, JSON] = Field(default_factory=dict, description="what was found, such as duplicates across roles")
 
+    def number(self, fact: str) -> int | None:
+        """A fact that is a whole number, or None where it is not told."""
+        value = self.facts.get(fact)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
 
 def write_rows(directory: Path, dataset: Dataset, rows: Iterable[Row]) -> None:
     """Write a rows artifact; ``dataset.count`` must be the number of rows."""

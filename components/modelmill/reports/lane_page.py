@@ -191,6 +191,8 @@ _CHECKS = {
     "max_load_seconds": _Wording("From file to first answer", numbers.seconds, 3),
     "max_cost_per_million_texts": _Wording("Cost of a million texts", numbers.significant, 3),
     "max_batch_flips": _Wording("Predictions that flip with their neighbours", numbers.count, 0),
+    "max_leaked_share": _Wording("Rows that also chose the model", numbers.percent, factor=100),
+    "max_class_shift": _Wording("Classes away from the training rows'", lambda value: numbers.fixed(value, 3), 3),
     "max_size_ratio": _Wording("Size over the checkpoint's", lambda value: numbers.fixed(value, 3), 3),
     "slices": _Wording("Right rows lost in one slice", numbers.points),
     "min_rows": _Wording("Rows judged", numbers.count, 0),

@@ -213,6 +213,7 @@ def test_duplicates_across_roles_are_counted_and_those_with_another_label_told_a
     assert facts["duplicates"] == 2
     assert facts["duplicates_with_another_label"] == 1
     assert facts["first_duplicates"] == ["test.jsonl:11", "test.jsonl:12"]
+    assert facts["train_rows_by_label"] == {"a": 8, "b": 8}
     assert len(found.rows("evaluate")) == 12
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gate_readme import is_in_readme
 from lane_artifacts import LABELS, judge_lane, lane_measurements
 from macro_f1_truth import TASK, at_the_margin, simulated_rates
 from modelmill.core.errors import RecipeError
@@ -166,3 +167,23 @@ def test_the_bootstrap_alone_would_pass_most_candidates_at_the_margin() -> None:
     gate, alone = simulated_rates(population, 100, MARGIN, 0.95, 200, 200)
     assert alone.passed > 0.3
     assert gate.passed < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_bootstraps_error_rate_is_what_the_readme_says() -> None:
+    lines = [
+        "| rows | classes | passes: one-sided | sparse | frequent | BCa alone: one-sided | sparse | frequent |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for rows in (200, 500, 1000, 3080):
+        for name, shape in SHAPES.items():
+            found = [
+                simulated_rates(at_the_margin(MARGIN, gained, **shape), rows, MARGIN, 0.95, 2000, 200)
+                for gained in (0.0, 0.005, 0.03)
+            ]
+            if rows >= LEAST_UNITS:
+                assert max(max(gate.passed, gate.failed) for gate, _ in found) <= 0.075
+            cells = [f"{100 * rates[which].passed:.1f} %" for which in (0, 1) for rates in found]
+            lines.append(f"| {rows:,} | {name} | {' | '.join(cells)} |")
+    is_in_readme("bootstrap error rate", lines)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import multinomial
 
-from modelmill.steps import gate
+from gate_readme import is_in_readme
 from modelmill.steps.gate.noninferiority import tango_bounds
 from modelmill.steps.gate.operating import exact_rates, simulated_rates
 
@@ -19,7 +17,6 @@ CONFIDENCE = 0.95
 ROWS = (50, 200, 1000, 3080)
 # Share of rows that only the candidate gets right; that of lost rows is one point more: the truth is at the margin.
 PATTERNS = {"one-sided": 0.0, "very sparse": 0.001, "sparse": 0.005, "usual": 0.02, "frequent": 0.1, "noisy": 0.3}
-README = Path(gate.__file__).with_name("README.md")
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -78,7 +75,7 @@ def test_the_exact_error_rate_is_what_the_readme_says() -> None:
     assert max(passed for passed, _ in worst.values()) <= 0.0605
     assert max(failed for _, failed in worst.values()) <= 0.0605
     assert all(max(worst[rows]) <= 0.053 for rows in (50, 200, 1000, 3080))
-    _is_in_readme("error rate", lines)
+    is_in_readme("error rate", lines)
 
 
 @pytest.mark.slow
@@ -92,16 +89,8 @@ def test_the_power_is_what_the_readme_says() -> None:
                 for share in (0.005, 0.01, 0.02, 0.04)
             ]
             lines.append(f"| {rows:,} | {100 * drop:g} | {' | '.join(cells)} |")
-    _is_in_readme("power", lines)
+    is_in_readme("power", lines)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _is_in_readme(name: str, lines: list[str]) -> None:
-    """Whether the README's table between its markers is ``lines``; pytest shows them where it is not."""
-    found = re.search(rf"<!-- generated: {name} -->\n(.*?)<!-- /generated -->", README.read_text("utf-8"), re.DOTALL)
-    assert found
-    table = "".join(f"{line}\n" for line in lines)
-    assert found[1] == table, f"the table {name} is now:\n{table}"

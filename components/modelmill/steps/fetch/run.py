@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,6 +129,7 @@ def _facts_of(role: Role, roles: Mapping[Role, list[Row]], task: Task) -> dict[s
     return {
         "labels_with_rows": len(found),
         "labels_not_trained": [*sorted(found - _labels(roles[Role.TRAIN], task))],
+        "train_rows_by_label": dict(sorted(_counted(roles[Role.TRAIN], task).items())),
         "duplicates": len(ids),
         "duplicates_with_another_label": conflicting,
         "first_duplicates": list(ids[:_SHOWN]),
@@ -151,7 +153,11 @@ def _findings(roles: Mapping[Role, list[Row]], task: Task) -> list[str]:
 
 
 def _labels(rows: Sequence[Row], task: Task) -> set[str]:
-    return {label for row in rows if (label := task.label_of(row)) is not None}
+    return set(_counted(rows, task))
+
+
+def _counted(rows: Sequence[Row], task: Task) -> Counter[str]:
+    return Counter(label for row in rows if (label := task.label_of(row)) is not None)
 
 
 def _duplicates(roles: Mapping[Role, list[Row]], task: Task) -> tuple[list[str], int]:

@@ -33,6 +33,8 @@ def gate(
     policy_max_batch_flips: Optional[int] = None,
     policy_min_metric: Optional[float] = None,
     policy_min_rows: int = 50,
+    policy_max_leaked_share: float = 0.05,
+    policy_max_class_shift: Optional[float] = None,
     policy_slices_by: Optional[str] = None,
     policy_slices_max_drop_points: float = 5.0,
     policy_slices_min_rows: int = 30,
@@ -65,6 +67,8 @@ def gate(
         policy_max_batch_flips: predictions of the 256 rows tried that may change with their batch.
         policy_min_metric: share that the candidate's metric must reach.
         policy_min_rows: evaluation rows below which no verdict is given.
+        policy_max_leaked_share: share of the evaluation rows whose text may also stand among those that chose.
+        policy_max_class_shift: distance of the classes' shares from the training rows'; more must be shown to refuse.
         policy_slices_by: class, or a column of the evaluation rows: each of its values is a slice; left out, none.
         policy_slices_max_drop_points: points of right rows that a slice may lose; more must be shown to refuse.
         policy_slices_min_rows: rows below which a slice is thin: listed, never judged.

@@ -72,6 +72,15 @@ class Policy(Closed):
     )
     min_metric: float | None = Field(None, ge=0, le=1, description="share that the candidate's metric must reach")
     min_rows: int = Field(50, ge=1, description="evaluation rows below which no verdict is given")
+    max_leaked_share: float = Field(
+        0.05, ge=0, le=1, description="share of the evaluation rows whose text may also stand among those that chose"
+    )
+    max_class_shift: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="distance of the classes' shares from the training rows'; more must be shown to refuse",
+    )
     slices: SlicePolicy = Field(
         default_factory=lambda: SlicePolicy.model_validate({}), description="what each part of the rows may lose"
     )

@@ -18,7 +18,7 @@ from modelmill.core.progress import Progress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.reports.render import render_lane
 from modelmill.reports.unrendered import rendered
-from modelmill.steps.gate import compare, judge, resources
+from modelmill.steps.gate import compare, judge, resources, rows_found
 from modelmill.steps.gate.bootstrap import kinds_of
 from modelmill.steps.gate.contract import STEP, Inputs, Outputs, Settings
 from modelmill.steps.gate.estimates import Paired, Resampled
@@ -54,7 +54,12 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     asked = list(read_rows(inputs.rows))
     slices = None
     neighbours = documents["candidate"].neighbours
-    checks = [*judge.checks(compared, policy), *resources.checks(measurements, neighbours, settings)]
+    found = rows_found.rows_found(read_dataset(inputs.rows), (task.label_of(row) for row in asked), policy.confidence)
+    checks = [
+        *judge.checks(compared, policy),
+        *resources.checks(measurements, neighbours, settings),
+        *rows_found.checks(found, rows, policy),
+    ]
     if policy.slices.by is not None:
         names = names_of(policy.slices.by, answers, asked)
         slices = judge_slices(answers, names, policy.slices.by, policy.slices, policy.confidence)
@@ -85,6 +90,7 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         confusions=compare.confusions(answers),
         slices=slices,
         mcnemar=McNemar(exact_p=exact_p, mid_p=mid_p),
+        rows_found=found,
         neighbours=neighbours,
         disagreements=compare.disagreements(answers, asked, task.text_of),
         disagreement_count=len(answers.differing),
