@@ -15,6 +15,7 @@ import yaml
 
 import git_writers
 from git_servers import TOKEN, USER, GitServer, commit_files, commits, file_of, git, git_server, hook, make_repository
+from helm import binary
 from lane_artifacts import judge_lane, publish_lanes, publish_settings
 from modelmill.core import channels, manifest, registry
 from modelmill.core.contract import PortType
@@ -22,6 +23,7 @@ from modelmill.core.documents import validate
 from modelmill.core.errors import DeploymentError, GitError
 from modelmill.core.local_store import LocalStore
 from modelmill.core.progress import SilentProgress
+from modelmill.runners import process
 from modelmill.steps.publish.git_remote import Credentials
 from modelmill.steps.publish.gitops import Committed, Outcome, Patience, release
 from modelmill.steps.publish.gitops_settings import GitOps
@@ -460,6 +462,70 @@ def test_wrong_settings_are_refused_by_field(document: dict[str, Any], told: str
 )
 def test_usual_addresses_are_taken(remote: str) -> None:
     assert GitOps(remote=remote).remote == remote
+
+
+def test_kustomize_puts_the_bundle_and_the_image_into_what_serves(
+    store: LocalStore, made: list[Path], repository: Path, tmp_path: Path
+) -> None:
+    kubectl = binary("kubectl")
+    serving = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "banking"},
+        "spec": {"predictor": {"model": {"modelFormat": {"name": "onnx"}, "storageUri": "s3://nothing/yet"}}},
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "gateway"},
+        "spec": {"template": {"spec": {"containers": [{"name": "gateway", "image": "registry.example/serving:1"}]}}},
+    }
+    own = {"resources": ["serving.yaml"], "components": ["promotion"]}
+    commit_files(
+        repository,
+        {
+            f"{FOLDER}/kustomization.yaml": yaml.safe_dump(own),
+            f"{FOLDER}/serving.yaml": yaml.safe_dump_all([serving, deployment]),
+        },
+    )
+    digest = published(store, made[0])["bundle"]
+    image = "registry.example/serving@sha256:" + "5" * 64
+    committed(store, GitOps(remote=str(repository), image=image))
+    (tmp_path / "work").mkdir()
+    git(repository, f"--work-tree={tmp_path / 'work'}", "checkout", "-f", "main", "--", ".")
+    done = subprocess.run(
+        [str(kubectl), "kustomize", str(tmp_path / "work" / FOLDER)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = {item["kind"]: item for item in yaml.safe_load_all(done.stdout)}
+    record = registry.find_bundle(store, "banking", digest)
+    assert record is not None
+    model = found["InferenceService"]["spec"]["predictor"]["model"]
+    assert model == {"modelFormat": {"name": "onnx"}, "storageUri": store.artifact_uri(record.artifact)}
+    assert found["InferenceService"]["metadata"]["annotations"]["modelmill.dev/bundle"] == digest
+    template = found["Deployment"]["spec"]["template"]
+    assert template["spec"]["containers"][0]["image"] == image
+    assert template["metadata"]["annotations"]["modelmill.dev/verdict"] == "pass"
+
+
+def test_a_branch_whose_history_was_rewritten_gets_the_promotion_on_what_it_is_now(
+    store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    settings = GitOps(remote=str(repository))
+    published(store, made[0], git=settings)
+    git(repository, "update-ref", "-d", "refs/heads/main")
+    git(repository, "read-tree", "--empty")
+    commit_files(repository, {"README.md": "begun anew\n"})
+    published(store, made[1], git=settings)
+    assert len(commits(repository)) == 2
+    assert file_of(repository, "README.md") == "begun anew\n"
+    assert "modelmill.dev/move: '2'" in file_of(repository, COMPONENT)
+
+
+def test_only_publish_is_started_with_the_keys_of_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELMILL_GIT_TOKEN", TOKEN)
+    assert process.environment_of("publish")["MODELMILL_GIT_TOKEN"] == TOKEN
+    assert "MODELMILL_GIT_TOKEN" not in process.environment_of("fetch")
 
 
 def test_nothing_is_left_on_the_disk(

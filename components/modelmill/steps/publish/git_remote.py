@@ -20,7 +20,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from modelmill.core.errors import DeploymentError, GitError
-from modelmill.steps.publish.gitops_settings import GitOps
+from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES, GitOps
 
 _TIMEOUT_SECONDS = 120
 _MAX_BYTES = 1 << 20
@@ -55,7 +55,7 @@ class Credentials:
         """The variables MODELMILL_GIT_…; one that is empty is as one that is not set."""
 
         def value(name: str) -> str | None:
-            return environment.get(f"MODELMILL_GIT_{name}") or None
+            return environment.get(RELEASE_VARIABLES + name) or None
 
         token = value("TOKEN")
         return cls(
@@ -303,7 +303,7 @@ def _environment(settings: GitOps, credentials: Credentials, folder: Path) -> di
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in _KEPT or not name.startswith(("GIT_", "MODELMILL_GIT_"))
+        if name in _KEPT or not name.startswith(("GIT_", RELEASE_VARIABLES))
     }
     numbered: dict[str, str] = {}
     for index, (name, value) in enumerate(config.items()):
