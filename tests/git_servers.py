@@ -100,7 +100,8 @@ class GitServer:
         address: ``http://127.0.0.1:PORT``.
         pulls: Every pull request, as GitHub and GitLab would give it, and what it was opened with.
         seen: Every request's line and headers.
-        failing: Answers of 503 that the API gives before it works.
+        failing: Answers of 503 that it gives before it works, to what begins with ``failing_at``.
+        silent: Pushes that it takes and does not answer.
     """
 
     address: str
@@ -108,6 +109,8 @@ class GitServer:
     pulls: list[dict[str, Any]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     failing: int = 0
+    failing_at: str = "/"
+    silent: int = 0
 
 
 @contextmanager
@@ -147,6 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.host.seen.append(f"{self.requestline}\n{self.headers}")
+        if self.host.failing and self.path.startswith(self.host.failing_at):
+            self.host.failing -= 1
+            self._send(503, {"message": "Service Unavailable"})
+            return
         path, _, query = self.path.partition("?")
         if path.startswith("/git/"):
             self._git(path.removeprefix("/git"), query, body)
@@ -177,6 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
         }
         done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=False)
+        if self.host.silent and self.command == "POST" and path.endswith("/git-receive-pack"):
+            self.host.silent -= 1
+            self.close_connection = True
+            return
         head, _, content = done.stdout.partition(_HEADERS_END)
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
         self.send_response(int(fields.pop("Status", "200").split()[0]))
@@ -188,10 +199,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, path: str, query: dict[str, str], body: bytes) -> None:
         host = self.host
-        if host.failing:
-            host.failing -= 1
-            self._send(503, {"message": "Service Unavailable"})
-            return
         github = "/repos/" in path
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or self.headers.get("PRIVATE-TOKEN")
         if token != TOKEN:

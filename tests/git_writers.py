@@ -1,7 +1,7 @@
 """Writers of one Git branch in processes of their own: run as a script, so that no library's threads are forked.
 
-``git_writers.py STORE REMOTE same|own`` lets five writers make four promotions each, all of one channel or each of its
-own, and prints what became of each as JSON. The bundles are registered: ``bundles.json`` beside the store lists them.
+``git_writers.py STORE REMOTE same|own BUNDLE...`` lets five writers make four promotions each, of one channel or each
+of its own, of bundles that are registered, and prints what became of each as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from modelmill.core import channels
 from modelmill.core.progress import SilentProgress
 from modelmill.core.stores import open_store
-from modelmill.steps.publish.git_remote import Credentials
+from modelmill.steps.publish.git_credentials import Credentials
 from modelmill.steps.publish.gitops import Patience, release
 from modelmill.steps.publish.gitops_settings import GitOps
 
@@ -60,5 +60,4 @@ def main(uri: str, remote: str, kind: str, bundles: list[str]) -> list[list[obje
 
 
 if __name__ == "__main__":
-    names = json.loads((Path(sys.argv[1]).parent / "bundles.json").read_text())
-    sys.stdout.write(json.dumps(main(sys.argv[1], sys.argv[2], sys.argv[3], names)))
+    sys.stdout.write(json.dumps(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.core import channels, registry
+from modelmill.core import channels, promotable, registry
 from modelmill.core.errors import StoreError, UsageError
 from modelmill.core.gc import collect
 from modelmill.core.local_store import LocalStore
@@ -122,10 +122,10 @@ def test_a_bundle_is_named_by_its_digest_its_first_digits_or_where_it_lies(three
     assert record is not None
     whole = digest("a")
     for text in (whole, whole.removeprefix("sha256:"), whole[7:19], three.artifact_uri(record.artifact) + "/"):
-        assert channels.find_named(three, "banking", text) == record
+        assert promotable.find_named(three, "banking", text) == record
     for text in ("", "a", "latest", "0" * 12, "../../etc"):
         with pytest.raises(UsageError, match="no registered bundle"):
-            channels.find_named(three, "banking", text)
+            promotable.find_named(three, "banking", text)
 
 
 def test_a_document_of_the_first_format_is_read_and_goes_on_in_the_second(local_store: Store, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from modelmill.cli.options import DeploymentOption, JsonOption, StoreOption, store_and_deployment
 from modelmill.cli.output import print_json, print_table, print_text, short
 from modelmill.cli.progress import stderr_progress
-from modelmill.core import channels, registry
+from modelmill.core import channels, promotable, registry
 from modelmill.core.channels import Moved
 from modelmill.core.errors import GitError, StoreError, UsageError
 from modelmill.core.registry import BundleRecord, Channel
@@ -137,7 +137,7 @@ def promote(
     """Let a channel name a registered bundle that has passed the gate; the deployment's Git repository follows."""
     opened, deployed = store_and_deployment(store, deployment)
     progress = stderr_progress()
-    record = channels.find_named(opened, model, bundle)
+    record = promotable.find_named(opened, model, bundle)
     done = channels.promote(
         opened, model, channel, record, by=_person(by), why=reason, override=override, progress=progress
     )
@@ -165,7 +165,7 @@ def rollback(
     if back is None:
         what = f"the channel {channel} of {model} named nothing before {found.bundle}"
         raise UsageError(what, where="CHANNEL", fix=f"modelmill channel history {model} {channel} shows its moves")
-    record = channels.find_named(opened, model, back)
+    record = promotable.find_named(opened, model, back)
     done = channels.roll_back(opened, model, channel, record, by=_person(by), why=reason, progress=stderr_progress())
     _print_moved(done, as_json, _in_git(done, opened, deployed, "rollback"))
 

@@ -9,28 +9,23 @@ What a channel comes to name is renewed in the store first, so that no collector
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from modelmill.core import bundle as bundles
-from modelmill.core import registry
+from modelmill.core import promotable, registry
 from modelmill.core.errors import InputError, StoreError, UsageError
-from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
 from modelmill.core.records import utc_now
 from modelmill.core.registry import BundleRecord, Channel, Move, MoveKind, Pin
-from modelmill.core.store import Store, hex_of
+from modelmill.core.store import Store
 
 # One of the racing writers lands in every round, so that 8 of them with 10 moves each need far fewer.
 _ATTEMPTS = 100
 _LONGEST_PAUSE_SECONDS = 0.5
-_SHORTEST_DIGEST = 6
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ def promote(
         StoreError: As `publish`; or the bundle's files are gone.
     """
     directory = _fetched(store, record, progress)
-    failing = failing_lanes(directory, record.bundle)
+    failing = promotable.failing_lanes(directory, record.bundle)
     if failing and not override:
         what = f"the bundle {record.bundle} has no passing verdict: {', '.join(failing)}"
         fix = "promote one that passed, or say why this one: --override REASON, which is recorded"
@@ -199,61 +194,6 @@ def before_present(channel: Channel) -> str | None:
         elif move.bundle != move.previous:
             served.append(move.bundle)
     return served[-2] if len(served) > 1 else None
-
-
-def find_named(store: Store, model: str, text: str) -> BundleRecord:
-    """The registered bundle that a person names.
-
-    Args:
-        store: Where the registry lies.
-        model: The model's name in the registry.
-        text: Its digest, the digest's first digits, or where its artifact lies.
-
-    Raises:
-        UsageError: None or more than one is named so.
-        StoreError: The store is away, or a record is damaged or of a newer format.
-    """
-    asked = text.rstrip("/").rsplit("/", 1)[-1].removeprefix("sha256:").lower()
-    known = list(registry.bundles(store, model))
-    found = [
-        record
-        for record in known
-        if re.fullmatch(f"[0-9a-f]{{{_SHORTEST_DIGEST},64}}", asked)
-        and (hex_of(record.bundle).startswith(asked) or hex_of(record.artifact) == asked)
-    ]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(f"{hex_of(record.bundle)[:12]} ({record.registered_at})" for record in found or known)
-    what = f"{text!r} is {'more than one bundle' if found else 'no registered bundle'} of {model} in {store.uri}"
-    raise UsageError(what, where="BUNDLE", fix=f"name one by its digest: {names or 'none is registered yet'}")
-
-
-def failing_lanes(directory: Path, digest: str) -> list[str]:
-    """The lanes of a bundle whose evidence is no passing verdict about the model there, each with what it says.
-
-    Args:
-        directory: The bundle, its bytes verified by the store.
-        digest: The bundle's digest in the registry.
-
-    Raises:
-        InputError: It is no bundle, or another one than the registry says; no reason overrides that.
-    """
-    document = bundles.read_bundle(directory)
-    if document.digest != digest:
-        what = f"the registry says {digest} of an artifact that is the bundle {document.digest}"
-        raise InputError(what, where=str(directory), fix="promote another bundle: this record was tampered with")
-    found = []
-    for target, lane in document.lanes.items():
-        try:
-            evidence = LaneEvidence.model_validate_json((directory / lane.verdict).read_bytes())
-        except (OSError, ValidationError):
-            found.append(f"{target} has no verdict that can be read")
-            continue
-        if evidence.digests.get("model") != lane.model or evidence.target != target:
-            found.append(f"{target} has the verdict of another model")
-        elif evidence.verdict is not Verdict.PASS:
-            found.append(f"{target} says {evidence.verdict.value}")
-    return found
 
 
 def _fetched(store: Store, record: BundleRecord, progress: Progress) -> Path:

@@ -17,13 +17,14 @@ from pathlib import Path
 from pydantic import Field
 
 from modelmill.core import errors, records
-from modelmill.core.contract import JSON, Closed
+from modelmill.core.contract import JSON, Closed, Zone
 from modelmill.core.documents import validate
 from modelmill.core.progress import Progress
 from modelmill.core.stepkey import InputDigests
 from modelmill.core.stores import open_store
 from modelmill.line import NODES
 from modelmill.runners import container
+from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES
 
 
 class StepOutcome(Closed):
@@ -122,6 +123,7 @@ def run_in_process(command: StepCommand) -> StepOutcome:
             child = subprocess.Popen(
                 [sys.executable, "-m", "modelmill.cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
+                env=environment_of(command.step),
                 stdout=sys.stderr,
                 # Ctrl-C on a terminal is ours to answer; the child is ended below, and says nothing of its own.
                 process_group=0,
@@ -142,6 +144,16 @@ def run_in_process(command: StepCommand) -> StepOutcome:
             what = f"the step {command.step} ended with exit code {code} and no result"
             raise errors.ModelmillError(what, fix="this is a bug: report it with the trace above")
         return StepOutcome.model_validate_json(result_file.read_bytes())
+
+
+def environment_of(step: str) -> dict[str, str]:
+    """This process's environment, without the release's keys where the step is none that releases.
+
+    Both run as one user here, so that this keeps the keys from what a step starts and logs, and not from a step that
+    looks for them.
+    """
+    released = NODES[step].contract.zone is Zone.RELEASE
+    return {name: value for name, value in os.environ.items() if released or not name.startswith(RELEASE_VARIABLES)}
 
 
 def end_with_parent(lifeline: int) -> None:

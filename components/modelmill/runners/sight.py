@@ -16,12 +16,11 @@ from modelmill.core.store import Store
 from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.line import Job
 from modelmill.steps.fetch.sources.package import distribution_of
+from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES
 
 _NO_RUN = "none"
 _CREDENTIALS = "AWS_"
 """What a client of S3 reads from the environment begins with it."""
-_RELEASE_CREDENTIALS = "MODELMILL_GIT_"
-"""What publish alone reads for the Git repository of promotions."""
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def on_this_machine(job: Job, store: Store) -> Iterator[Job]:
         named = {*env, *(item.name for item in [*deployment.secrets, *deployment.release_secrets])}
         given = [name for name in sorted(os.environ) if name not in named]
         credentials = [name for name in given if name.startswith(_CREDENTIALS)]
-        release = [name for name in given if name.startswith(_RELEASE_CREDENTIALS)]
+        release = [name for name in given if name.startswith(RELEASE_VARIABLES)]
         changes = {
             "backend": Backend.DOCKER,
             "store": store.uri,

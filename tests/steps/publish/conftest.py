@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from git_servers import GitServer, git_server, make_repository
 from lane_artifacts import judge_lane, publish_lanes
+from modelmill.core.local_store import LocalStore
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,29 @@ def judged(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[st
 def bundle(tmp_path_factory: pytest.TempPathFactory, judged: dict[str, dict[str, Path]]) -> Path:
     """A bundle of two passed lanes; a third was refused. Read-only."""
     return publish_lanes(tmp_path_factory.mktemp("bundle") / "b", judged)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> list[Path]:
+    """Two bundles of one model. Read-only."""
+    work = tmp_path_factory.mktemp("bundles")
+    return [
+        publish_lanes(work / f"b{seed}", {"cpu-int8": judge_lane(work / f"l{seed}", tiny_bert, seed=seed)})
+        for seed in (0, 1)
+    ]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "git" / "overlays.git")
+
+
+@pytest.fixture
+def server(repository: Path) -> Iterator[GitServer]:
+    with git_server(repository.parent) as found:
+        yield found

@@ -7,24 +7,21 @@ URL, argument or configuration file; keys lie in files of a folder that only thi
 
 from __future__ import annotations
 
-import base64
-import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelmill.core.errors import DeploymentError, GitError
+from modelmill.steps.publish.git_credentials import Credentials, environment_of, key_file
 from modelmill.steps.publish.gitops_settings import GitOps
 
 _TIMEOUT_SECONDS = 120
 _MAX_BYTES = 1 << 20
-_KEPT = {"GIT_EXEC_PATH", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
 _FILE_MODES = {"100644", "100755"}
 # What `git push --porcelain` says where another writer came first.
 _LOST = re.compile(
@@ -37,66 +34,15 @@ _UNAUTHORIZED = re.compile(
     r"|host key verification failed|terminal prompts disabled",
     re.IGNORECASE,
 )
+_MISSING = re.compile(
+    r"repository .*not found|does not appear to be a git repository|not valid: is this a git repo|error: 404",
+    re.IGNORECASE,
+)
 _PROTECTED = re.compile(r"protected branch|GH006|GH013", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """What a remote and its API ask for, from the environment."""
-
-    username: str = "modelmill"
-    token: str | None = field(default=None, repr=False)
-    ssh_key: str | None = field(default=None, repr=False)
-    signing_key: str | None = field(default=None, repr=False)
-    api_token: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
-        """The variables MODELMILL_GIT_…; one that is empty is as one that is not set."""
-
-        def value(name: str) -> str | None:
-            return environment.get(f"MODELMILL_GIT_{name}") or None
-
-        token = value("TOKEN")
-        return cls(
-            username=value("USERNAME") or "modelmill",
-            token=token,
-            ssh_key=value("SSH_KEY"),
-            signing_key=value("SIGNING_KEY"),
-            api_token=value("API_TOKEN") or token,
-        )
-
-    def redacted(self, text: str) -> str:
-        """``text`` without any of the secrets: servers repeat what they are sent."""
-        for secret in (self.token, self.api_token, self._basic):
-            if secret:
-                text = text.replace(secret, "***")
-        return text
-
-    @property
-    def _basic(self) -> str | None:
-        if self.token is None:
-            return None
-        return base64.b64encode(f"{self.username}:{self.token}".encode()).decode()
-
-    @property
-    def header(self) -> str | None:
-        """The header that authorizes requests over http."""
-        return f"Authorization: Basic {self._basic}" if self.token else None
 
 
 class AwayError(GitError):
     """The remote does not answer: another attempt may go better."""
-
-
-class Pushed(Enum):
-    """What became of a push."""
-
-    LANDED = auto()
-    THERE = auto()
-    """Another writer made the very same commit, in the same second, and was first."""
-    LOST = auto()
-    """Another writer came first with another commit."""
 
 
 class GitRemote:
@@ -105,8 +51,8 @@ class GitRemote:
     def __init__(self, settings: GitOps, credentials: Credentials, folder: Path) -> None:
         self._settings, self._credentials = settings, credentials
         self._repository = folder / "repository"
-        self._signing = _key_file(folder / "signing", credentials.signing_key)
-        self._environment = _environment(settings, credentials, folder)
+        self._signing = key_file(folder / "signing", credentials.signing_key)
+        self._environment = environment_of(settings, credentials, folder)
 
     def fetch(self, branch: str) -> str | None:
         """The commit that a branch of the remote names now, its files here; None where there is no such branch.
@@ -172,8 +118,8 @@ class GitRemote:
             )
         return done.stdout.strip()
 
-    def push(self, commit: str, branch: str, *, create: bool = False) -> Pushed:
-        """Let a branch of the remote name a commit that follows what it names.
+    def push(self, commit: str, branch: str, *, create: bool = False) -> bool:
+        """Let a branch of the remote name a commit that follows what it names; False where another came first.
 
         Args:
             commit: What it is to name.
@@ -188,13 +134,12 @@ class GitRemote:
         lease = [f"--force-with-lease={reference}:"] if create else []
         done = self._git("push", "--porcelain", *lease, "--", self._settings.remote, f"{commit}:{reference}")
         if done.returncode == 0:
-            there = any(line.startswith("=") for line in done.stdout.splitlines())
-            return Pushed.THERE if there else Pushed.LANDED
+            return True
         refused = next((line for line in done.stdout.splitlines() if line.startswith("!")), None)
         if refused is None:
             raise self._problem(done.stderr)
         if _LOST.search(refused):
-            return Pushed.LOST
+            return False
         said = self._said(done.stderr) or refused.split("\t")[-1]
         if _PROTECTED.search(refused + done.stderr):
             what = f"the branch {branch} is protected, and takes no push from here: {said}"
@@ -210,6 +155,11 @@ class GitRemote:
             what = f"the Git remote lets nobody in with these credentials: {said}"
             fix = "check MODELMILL_GIT_USERNAME and MODELMILL_GIT_TOKEN, or MODELMILL_GIT_SSH_KEY and git.known_hosts"
             return GitError(what, where=self._settings.remote, fix=fix)
+        if _MISSING.search(stderr):
+            what = f"there is no such Git repository, or not for these credentials: {said}"
+            return GitError(
+                what, where=self._settings.remote, fix="check git.remote, and what the credentials may read"
+            )
         what = f"the Git remote does not answer: {said}"
         return AwayError(what, where=self._settings.remote, fix="run again when it answers; check git.remote")
 
@@ -274,66 +224,3 @@ def opened(settings: GitOps, credentials: Credentials) -> Iterator[GitRemote]:
         yield remote
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _key_file(path: Path, key: str | None) -> Path | None:
-    """A key as a file that only this user reads: ssh takes no other."""
-    if key is None:
-        return None
-    path.touch(mode=0o600)
-    # An environment variable often loses the last line's end, without which ssh reads no key.
-    path.write_text(key.replace("\r\n", "\n").rstrip("\n") + "\n", "utf-8")
-    return path
-
-
-def _environment(settings: GitOps, credentials: Credentials, folder: Path) -> dict[str, str]:
-    """What Git runs in: nobody's configuration, no prompt, credentials for this remote alone."""
-    config = {
-        "core.hooksPath": os.devnull,
-        "credential.helper": "",
-        "gc.auto": "0",
-        "gpg.format": "ssh",
-        # A redirect would carry the credentials to another server.
-        "http.followRedirects": "false",
-        "http.lowSpeedLimit": "1000",
-        "http.lowSpeedTime": "30",
-    }
-    if credentials.header and settings.remote.startswith("http"):
-        config[f"http.{settings.remote}.extraHeader"] = credentials.header
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT or not name.startswith(("GIT_", "MODELMILL_GIT_"))
-    }
-    numbered: dict[str, str] = {}
-    for index, (name, value) in enumerate(config.items()):
-        numbered |= {f"GIT_CONFIG_KEY_{index}": name, f"GIT_CONFIG_VALUE_{index}": value}
-    return {
-        **kept,
-        **numbered,
-        "GIT_CONFIG_COUNT": str(len(config)),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "true",
-        "GIT_INDEX_FILE": str(folder / "index"),
-        "GIT_AUTHOR_NAME": settings.author_name,
-        "GIT_AUTHOR_EMAIL": settings.author_email,
-        "GIT_COMMITTER_NAME": settings.author_name,
-        "GIT_COMMITTER_EMAIL": settings.author_email,
-        "GIT_SSH_COMMAND": _ssh(settings, credentials, folder),
-        "LC_ALL": "C",
-    }
-
-
-def _ssh(settings: GitOps, credentials: Credentials, folder: Path) -> str:
-    options = ["BatchMode=yes", "ConnectTimeout=20", "StrictHostKeyChecking=yes"]
-    key = _key_file(folder / "identity", credentials.ssh_key)
-    if key:
-        options += [f"IdentityFile={key}", "IdentitiesOnly=yes"]
-    if settings.known_hosts:
-        hosts = folder / "known_hosts"
-        hosts.write_text(settings.known_hosts.rstrip("\n") + "\n", "utf-8")
-        options += [f"UserKnownHostsFile={hosts}"]
-    return " ".join(["ssh", *(f"-o {option}" for option in options)])

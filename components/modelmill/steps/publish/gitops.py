@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import time
 from dataclasses import dataclass
 from enum import StrEnum
 
-from modelmill.core import channels, registry
+from modelmill.core import promotable, registry
 from modelmill.core.contract import JSON
 from modelmill.core.errors import DeploymentError, GitError, StoreError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
-from modelmill.steps.publish.git_remote import AwayError, Credentials, GitRemote, Pushed, opened
+from modelmill.steps.publish.git_credentials import Credentials
+from modelmill.steps.publish.git_remote import AwayError, GitRemote, opened
 from modelmill.steps.publish.gitops_settings import GitOps, Review
 from modelmill.steps.publish.overlay import Edit, Finding, Promotion, edit, message
 from modelmill.steps.publish.pull_requests import PullRequests, State
@@ -116,7 +118,7 @@ def _promotion(store: Store, settings: GitOps, model: str, channel: str, progres
     if found is None or record is None:
         what = f"the channel {channel} of {model} names no registered bundle"
         raise StoreError(what, where=store.uri, fix="run the recipe again, or promote another bundle")
-    failing = channels.failing_lanes(store.get_artifact(record.artifact, progress), record.bundle)
+    failing = promotable.failing_lanes(store.get_artifact(record.artifact, progress), record.bundle)
     came, uri = found.arrived, store.artifact_uri(record.artifact)
     return Promotion(
         model=model,
@@ -147,6 +149,9 @@ class _Writer:
         self._remote, self._settings, self._credentials = remote, settings, credentials
         self._promotion, self._patience = promotion, patience
         self._folder = settings.folder(promotion.model, promotion.channel)
+        # Two writers of one promotion would make the very same commit in the same second, and neither could tell
+        # whose landed.
+        self._message = f"{message(promotion)}\nWriter: {secrets.token_hex(4)}\n"
         self._made: str | None = None
         """The commit whose push may have landed though nobody said so."""
 
@@ -183,12 +188,10 @@ class _Writer:
         review = self._settings.reviewed(promotion.channel)
         if review is not None:
             return self._propose(review, base, found)
-        self._made = self._remote.commit(base, found.files, message(promotion))
-        pushed = self._remote.push(self._made, branch)
-        if pushed is Pushed.LOST:
+        self._made = self._remote.commit(base, found.files, self._message)
+        if not self._remote.push(self._made, branch):
             return None
-        outcome = Outcome.COMMITTED if pushed is Pushed.LANDED else Outcome.UNCHANGED
-        return Committed(outcome, f"{branch} has {promotion.bundle} by the commit {self._made}", self._made)
+        return Committed(Outcome.COMMITTED, f"{branch} has {promotion.bundle} by the commit {self._made}", self._made)
 
     def _found(self, found: Edit, base: str) -> Committed:
         outcome = {
@@ -206,8 +209,8 @@ class _Writer:
         branch = f"modelmill/{promotion.model}-{promotion.channel}-{promotion.move}-{promotion.bundle[7:19]}"
         commit = self._remote.fetch(branch)
         if commit is None:
-            commit = self._remote.commit(base, found.files, message(promotion))
-            if self._remote.push(commit, branch, create=True) is Pushed.LOST:
+            commit = self._remote.commit(base, found.files, self._message)
+            if not self._remote.push(commit, branch, create=True):
                 return None
         title, _, text = message(promotion).partition("\n")
         asked = PullRequests(review, self._credentials, self._patience.away_seconds / 2).opened(

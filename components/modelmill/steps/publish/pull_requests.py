@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from modelmill.core.errors import GitError
-from modelmill.steps.publish.git_remote import Credentials
+from modelmill.steps.publish.git_credentials import Credentials
 from modelmill.steps.publish.gitops_settings import Provider, Review
 
 _TIMEOUT_SECONDS = 30

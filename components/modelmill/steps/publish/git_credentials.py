@@ -1,0 +1,121 @@
+"""What a Git remote asks for, from the environment, and how Git is given it: by its own environment, and key files."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES, GitOps
+
+_KEPT = {"GIT_EXEC_PATH", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a remote and its API ask for, from the environment."""
+
+    username: str = "modelmill"
+    token: str | None = field(default=None, repr=False)
+    ssh_key: str | None = field(default=None, repr=False)
+    signing_key: str | None = field(default=None, repr=False)
+    api_token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
+        """The variables MODELMILL_GIT_…; one that is empty is as one that is not set."""
+
+        def value(name: str) -> str | None:
+            return environment.get(RELEASE_VARIABLES + name) or None
+
+        token = value("TOKEN")
+        return cls(
+            username=value("USERNAME") or "modelmill",
+            token=token,
+            ssh_key=value("SSH_KEY"),
+            signing_key=value("SIGNING_KEY"),
+            api_token=value("API_TOKEN") or token,
+        )
+
+    def redacted(self, text: str) -> str:
+        """``text`` without any of the secrets: servers repeat what they are sent."""
+        for secret in (self.token, self.api_token, self._basic):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+    @property
+    def _basic(self) -> str | None:
+        if self.token is None:
+            return None
+        return base64.b64encode(f"{self.username}:{self.token}".encode()).decode()
+
+    @property
+    def header(self) -> str | None:
+        """The header that authorizes requests over http."""
+        return f"Authorization: Basic {self._basic}" if self.token else None
+
+
+def key_file(path: Path, key: str | None) -> Path | None:
+    """A key as a file that only this user reads: ssh takes no other."""
+    if key is None:
+        return None
+    path.touch(mode=0o600)
+    # An environment variable often loses the last line's end, without which ssh reads no key.
+    path.write_text(key.replace("\r\n", "\n").rstrip("\n") + "\n", "utf-8")
+    return path
+
+
+def environment_of(settings: GitOps, credentials: Credentials, folder: Path) -> dict[str, str]:
+    """What Git runs in: nobody's configuration, no prompt, credentials for this remote alone."""
+    config = {
+        "core.hooksPath": os.devnull,
+        "credential.helper": "",
+        "gc.auto": "0",
+        "gpg.format": "ssh",
+        # A redirect would carry the credentials to another server.
+        "http.followRedirects": "false",
+        "http.lowSpeedLimit": "1000",
+        "http.lowSpeedTime": "30",
+    }
+    if credentials.header and settings.remote.startswith("http"):
+        config[f"http.{settings.remote}.extraHeader"] = credentials.header
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or not name.startswith(("GIT_", RELEASE_VARIABLES))
+    }
+    numbered: dict[str, str] = {}
+    for index, (name, value) in enumerate(config.items()):
+        numbered |= {f"GIT_CONFIG_KEY_{index}": name, f"GIT_CONFIG_VALUE_{index}": value}
+    return {
+        **kept,
+        **numbered,
+        "GIT_CONFIG_COUNT": str(len(config)),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "true",
+        "GIT_INDEX_FILE": str(folder / "index"),
+        "GIT_AUTHOR_NAME": settings.author_name,
+        "GIT_AUTHOR_EMAIL": settings.author_email,
+        "GIT_COMMITTER_NAME": settings.author_name,
+        "GIT_COMMITTER_EMAIL": settings.author_email,
+        "GIT_SSH_COMMAND": _ssh(settings, credentials, folder),
+        "LC_ALL": "C",
+    }
+
+
+def _ssh(settings: GitOps, credentials: Credentials, folder: Path) -> str:
+    options = ["BatchMode=yes", "ConnectTimeout=20", "StrictHostKeyChecking=yes"]
+    key = key_file(folder / "identity", credentials.ssh_key)
+    if key:
+        options += [f"IdentityFile={key}", "IdentitiesOnly=yes"]
+    if settings.known_hosts:
+        hosts = folder / "known_hosts"
+        hosts.write_text(settings.known_hosts.rstrip("\n") + "\n", "utf-8")
+        options += [f"UserKnownHostsFile={hosts}"]
+    return " ".join(["ssh", *(f"-o {option}" for option in options)])
