@@ -17,6 +17,10 @@ INSTALLED := $(VENV)/.installed
 AIRFLOW_VENV ?= .venv-airflow
 AIRFLOW_LOCK := requirements/airflow.txt
 AIRFLOW_INSTALLED := $(AIRFLOW_VENV)/.installed
+# optimum-onnx wants transformers below 4.58.
+OPTIMUM_VENV ?= .venv-optimum
+OPTIMUM_LOCK := requirements/optimum.txt
+OPTIMUM_INSTALLED := $(OPTIMUM_VENV)/.installed
 IMAGE_LOCK := images/cpu/requirements.txt
 LIGHT_LOCK := images/light/requirements.txt
 GPU_LOCK := images/gpu/requirements.txt
@@ -28,7 +32,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help install install-airflow demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
+.PHONY: help install install-airflow install-optimum demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
 	lint-docs lint-images format docs pipelines lock lock-gpu images image-sizes clean clean-all
 .DEFAULT_GOAL := help
 
@@ -38,6 +42,8 @@ help: ## list these targets
 install: $(INSTALLED) ## make .venv/ from the lock, with the modelmill command in it
 
 install-airflow: $(AIRFLOW_INSTALLED) ## make .venv-airflow/ with Airflow, its providers and this project's DAGs
+
+install-optimum: $(OPTIMUM_INSTALLED) ## make .venv-optimum/, in which a test loads a bundle with optimum
 
 demo: $(INSTALLED) ## the whole line on a small real model, without a network
 	$(BIN)/modelmill run pipelines/recipes/demo.yaml
@@ -50,7 +56,7 @@ test: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the tests, but for th
 
 # Two at a time: most of them start containers and processes, and wait. pytest exits with 5 when it found no test to
 # run: a tree without a slow test is no failure.
-test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the sweeps of minutes alone
+test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) $(OPTIMUM_INSTALLED) system-packages ## the sweeps of minutes alone
 	$(BIN)/python -m pytest -m "slow and not figures" -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
 
 # Accuracy after minutes of training, times and ratios: on a machine that does nothing else meanwhile.
@@ -96,10 +102,11 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 lock: | $(LOCKED) ## resolve pyproject.toml into requirements/ and images/ (LOCK_ARGS=--upgrade for newer versions)
 	$(COMPILE) --extra ml --extra s3 --extra demo --extra dev --extra kubeflow --output-file $(LOCK) pyproject.toml
 	$(COMPILE) --extra airflow --extra s3 --output-file $(AIRFLOW_LOCK) pyproject.toml
+	$(COMPILE) --output-file $(OPTIMUM_LOCK) requirements/optimum.in
 	$(COMPILE) --extra ml --extra s3 --output-file $(IMAGE_LOCK) pyproject.toml
 	$(COMPILE) --extra s3 --constraint $(IMAGE_LOCK) --output-file $(LIGHT_LOCK) pyproject.toml
 	@sed -i '/^    #   -c /d' $(LIGHT_LOCK)
-	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(IMAGE_LOCK) $(LIGHT_LOCK); then \
+	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(OPTIMUM_LOCK) $(IMAGE_LOCK) $(LIGHT_LOCK); then \
 		echo "make lock: a lock names a CUDA package or an address, so it is not what this project installs." >&2; \
 		echo "  Let pip find a CPU build of torch first: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
 
@@ -149,8 +156,8 @@ clean: ## remove caches and builds; .venv/ and .modelmill/ stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/e2e/screenshots
 	find components dags pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-clean-all: clean ## remove both environments and the local store .modelmill/ as well
-	rm -rf $(VENV) $(AIRFLOW_VENV) .modelmill
+clean-all: clean ## remove the environments and the local store .modelmill/ as well
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(OPTIMUM_VENV) .modelmill
 
 # Two stamps: a changed pyproject.toml makes the entry point anew (a second), a changed lock the packages.
 # The locked pip comes first, for the one that Python brings takes twice as long over the rest. Bytecode is
@@ -180,4 +187,10 @@ $(AIRFLOW_INSTALLED): $(AIRFLOW_LOCK) | $(LOCKED)
 	$(PIP) --python $(AIRFLOW_VENV)/bin/python install --quiet --no-compile --require-hashes -r $(AIRFLOW_LOCK)
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(AIRFLOW_VENV)/lib || true
 	@echo "$(CURDIR)/components" > $(AIRFLOW_VENV)/lib/python3.11/site-packages/modelmill.pth
+	@touch $@
+
+$(OPTIMUM_INSTALLED): $(OPTIMUM_LOCK) | $(LOCKED)
+	@test -x $(OPTIMUM_VENV)/bin/python || $(BIN)/python -m venv --without-pip $(OPTIMUM_VENV)
+	$(PIP) --python $(OPTIMUM_VENV)/bin/python install --quiet --no-compile --require-hashes -r $(OPTIMUM_LOCK)
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(OPTIMUM_VENV)/lib || true
 	@touch $@

@@ -1,4 +1,4 @@
-"""The Python of Airflow's own environment, which kfp's cannot be: they want different Kubernetes clients."""
+"""The Pythons of environments of their own: Airflow's (kfp wants another Kubernetes client), and optimum's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ def airflow_python() -> Path:
     python = Path(os.environ.get("MODELMILL_AIRFLOW_PYTHON", ROOT / ".venv-airflow" / "bin" / "python"))
     if not python.is_file():
         reason = f"Airflow's environment is not there ({python}): make install-airflow"
+        if os.environ.get("MODELMILL_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return python
+
+
+def optimum_python() -> Path:
+    """``.venv-optimum/bin/python``; a test without it is skipped, or fails under MODELMILL_REQUIRE_ALL=1."""
+    python = Path(os.environ.get("MODELMILL_OPTIMUM_PYTHON", ROOT / ".venv-optimum" / "bin" / "python"))
+    if not python.is_file():
+        reason = f"optimum's environment is not there ({python}): make install-optimum"
         if os.environ.get("MODELMILL_REQUIRE_ALL") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -33,6 +33,8 @@ SIGNED_PROVENANCE = "provenance.intoto.jsonl"
 BILL_OF_MATERIALS = "bom.cdx.json"
 CHOICE = "choice.json"
 LANES = "lanes"
+BROWSERS = "onnx"
+"""Where transformers.js looks for a graph: a copy of the root lane's."""
 FORMAT = 1
 
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
@@ -91,7 +93,8 @@ def digest_of(files: Mapping[str, FileEntry]) -> str:
 def model_digest_of(files: Mapping[str, FileEntry], path: str) -> str:
     """The digest of the model artifact whose files lie at ``path`` (a lane's) among the covered files."""
     if path == ".":
-        inside = {name: entry for name, entry in files.items() if not name.startswith(f"{LANES}/")}
+        beside = (f"{LANES}/", f"{BROWSERS}/")
+        inside = {name: entry for name, entry in files.items() if not name.startswith(beside)}
     else:
         inside = {name.removeprefix(f"{path}/"): entry for name, entry in files.items() if name.startswith(f"{path}/")}
     return digest_of({name: entry for name, entry in inside.items() if name != CHOICE})

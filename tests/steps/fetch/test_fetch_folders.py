@@ -112,7 +112,7 @@ def test_the_key_holds_the_pin_and_not_the_place(fetch, model_folder, data_folde
 
 def test_files_that_are_not_read_do_not_change_the_pin(fetch, model_folder, data_folder):
     before = fetch().settings
-    (model_folder / "README.md").write_text("new")
+    (model_folder / "notes.md").write_text("new")
     (model_folder / "pytorch_model.bin").write_bytes(b"pickle")
     (data_folder / "validation.jsonl").write_text("{}")
     found = fetch()

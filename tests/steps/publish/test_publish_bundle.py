@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoTokenizer
 
 from lane_artifacts import judge_lane, lane_measurements, publish_lanes, write_lane_choice
@@ -19,6 +20,7 @@ from modelmill.core.bundle import read_bundle, verify
 from modelmill.core.errors import InputError, ModelError
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.model import read_model
+from modelmill.steps.publish import assemble
 
 Lanes = dict[str, dict[str, Path]]
 
@@ -77,7 +79,8 @@ def test_the_card_has_hub_metadata_and_every_number_with_its_interval(bundle: Pa
     card = (bundle / "README.md").read_text("utf-8")
     _, front_matter, body = card.split("---\n", 2)
     metadata = yaml.safe_load(front_matter)
-    assert metadata["license"] == "other"
+    assert (metadata["license"], metadata["license_name"]) == ("other", "unknown")
+    assert "ask their sources before you pass this on" in body
     assert metadata["pipeline_tag"] == "text-classification"
     assert metadata["base_model"] == "org/base"
     assert "datasets" not in metadata
@@ -89,6 +92,43 @@ def test_the_card_has_hub_metadata_and_every_number_with_its_interval(bundle: Pa
     rows = [line for line in body.splitlines() if line.startswith("| ")]
     assert len({line.count("|") for line in rows}) == 1
     assert len(rows) == 4
+
+
+def test_the_hub_reads_the_cards_results(bundle: Path) -> None:
+    card = ModelCard.load(bundle / "README.md")
+    results = card.data.eval_results
+    assert [(item.task_type, item.dataset_name, item.metric_type) for item in results] == [
+        ("text-classification", "../data/banking", "accuracy")
+    ] * 2
+    for result, target in zip(results, ("cpu-int8", "cpu-float"), strict=True):
+        verdict = LaneEvidence.model_validate_json((bundle / f"evidence/{target}/verdict.json").read_bytes())
+        low, high = verdict.candidate_ci
+        assert result.metric_value == pytest.approx(verdict.candidate, abs=1e-6)
+        assert result.metric_name == f"accuracy, {target}, int8, 95 % interval {low:.4f} to {high:.4f}"
+
+
+def test_a_graph_of_one_file_lies_where_browsers_look_and_is_the_root_lanes(tmp_path: Path, tiny_bert: Path) -> None:
+    lanes = {
+        "cpu-int8": judge_lane(tmp_path / "int8", tiny_bert),
+        "cpu-float": judge_lane(tmp_path / "float", tiny_bert, "cpu-float", seed=1),
+    }
+    made = publish_lanes(tmp_path / "b", lanes)
+    document = read_bundle(made)
+    assert document.files["onnx/model_quantized.onnx"] == document.files["model.onnx"]
+    assert [name for name in document.files if "onnx/" in name] == ["onnx/model_quantized.onnx"]
+    assert 'DIRECTORY, { dtype: "q8" });' in (made / "README.md").read_text("utf-8")
+    assert verify(made).lanes == {"cpu-int8": ".", "cpu-float": "lanes/cpu-float"}
+
+
+def test_no_large_graph_and_none_with_external_data_is_there_twice(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    external = {"cpu-int8": judge_lane(tmp_path / "external", tiny_bert, external=True)}
+    assert not (publish_lanes(tmp_path / "a", external) / "onnx").exists()
+    monkeypatch.setattr(assemble, "BROWSER_LIMIT_BYTES", 1000)
+    large = publish_lanes(tmp_path / "b", {"cpu-int8": judge_lane(tmp_path / "large", tiny_bert)})
+    assert not (large / "onnx").exists()
+    assert 'DIRECTORY, { dtype: "fp32", subfolder: "" });' in (large / "README.md").read_text("utf-8")
 
 
 def test_texts_of_the_data_stay_out_unless_the_recipe_asks_for_them(

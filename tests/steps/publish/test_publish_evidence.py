@@ -93,6 +93,7 @@ def test_the_bill_of_materials_names_model_numbers_files_and_packages(told: Path
     component = found["metadata"]["component"]
     assert component["hashes"][0]["content"] == read_bundle(told).digest.removeprefix("sha256:")
     assert component["licenses"] == [{"license": {"name": "apache-2.0"}}]
+    assert "license: apache-2.0\n" in (told / "README.md").read_text("utf-8")
     metric = component["modelCard"]["quantitativeAnalysis"]["performanceMetrics"][0]
     verdict = LaneEvidence.model_validate_json((told / "evidence/cpu-int8/verdict.json").read_bytes())
     assert (metric["type"], float(metric["value"])) == ("accuracy", pytest.approx(verdict.candidate, rel=1e-5))

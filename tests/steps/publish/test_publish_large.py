@@ -12,9 +12,11 @@ import pytest
 
 from lane_artifacts import judge_lane, publish_lanes, publish_settings
 from modelmill.core import manifest
-from modelmill.core.bundle import verify
+from modelmill.core.keys import public_key
 from modelmill.core.local_store import LocalStore
 from modelmill.core.progress import SilentProgress
+from modelmill.core.signature import verify
+from signing_keys import make_keys
 
 # A process of its own, since pytest has torch in it. VmHWM, not ru_maxrss: exec(2) carries the largest size of the
 # process that started it over into the latter, and so pytest's.
@@ -61,10 +63,12 @@ def test_two_gigabytes_are_published_stored_and_promoted_under_300_mb(tmp_path: 
     assert found["rss"] < 300e6, found
 
 
-def test_a_bundle_of_100_mb_is_verified_in_two_seconds(tmp_path: Path, tiny_bert: Path) -> None:
+def test_a_signed_bundle_of_100_mb_is_verified_in_two_seconds(tmp_path: Path, tiny_bert: Path) -> None:
     lane = judge_lane(tmp_path / "lane", tiny_bert, padding_bytes=100_000_000)
-    bundle = publish_lanes(tmp_path / "bundle", {"cpu-int8": lane})
+    keys = make_keys(tmp_path)
+    bundle = publish_lanes(tmp_path / "bundle", {"cpu-int8": lane}, key=keys)
     started = time.process_time()
-    assert verify(bundle).size_bytes > 100_000_000
+    check = verify(bundle, public_key(keys.public))
+    assert (check.signature, check.size_bytes > 100_000_000) == ("checked", True)
     # Processor time: what else a busy machine does is not the claim.
     assert time.process_time() - started < 2

@@ -14,6 +14,7 @@ from modelmill.core.rows import Dataset, Role, Row, write_rows
 from modelmill.steps.fetch.checkpoint import check_checkpoint, drop_unused_shards
 from modelmill.steps.fetch.contract import Inputs, Outputs, Settings
 from modelmill.steps.fetch.division import divide, splits_of
+from modelmill.steps.fetch.licence import take_licence
 from modelmill.steps.fetch.readers.registry import reader_of
 from modelmill.steps.fetch.selection import choose_data, choose_model, listed
 from modelmill.steps.fetch.sources.base import Fetched, Purpose
@@ -48,10 +49,11 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
 def _fetch_model(directory: Path, settings: Settings, progress: Progress) -> dict[str, JSON]:
     source = open_source(settings.model.source, Purpose.MODEL, settings.mounts)
     fetched = source.fetch(choose_model(settings.model), settings.model.pin, directory, progress)
-    files = drop_unused_shards(fetched)
+    rest, licence = take_licence(fetched)
+    files = drop_unused_shards(rest)
     facts = check_checkpoint(files, settings.model.sha256)
     progress.fact(f"model {facts['model_type']} with {facts['parameters']} parameters in {facts['bytes']} bytes")
-    return {"source": settings.model.source, "pin": settings.model.pin, **facts}
+    return {"source": settings.model.source, "pin": settings.model.pin, "license": licence, **facts}
 
 
 def _fetch_data(outputs: Outputs, settings: Settings, progress: Progress) -> dict[str, JSON]:

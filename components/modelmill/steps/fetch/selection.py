@@ -10,6 +10,7 @@ from functools import partial
 from modelmill.core.errors import DataError, ModelError, RecipeError
 from modelmill.steps.fetch.contract import DataSource, ModelSource
 from modelmill.steps.fetch.division import splits_of
+from modelmill.steps.fetch.licence import CARD
 from modelmill.steps.fetch.sources.base import Choose
 
 WEIGHTS = "model.safetensors"
@@ -44,7 +45,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def model_files(names: Sequence[str], *, model: ModelSource) -> list[str]:
-    """The files of a checkpoint that matter: configuration, safetensors, tokenizer. Nothing pickled, no code.
+    """The files of a checkpoint that matter: configuration, safetensors, tokenizer, card. Nothing pickled, no code.
 
     Raises:
         ModelError: One that is needed is not there, or the recipe pins one that is not.
@@ -66,7 +67,7 @@ def model_files(names: Sequence[str], *, model: ModelSource) -> list[str]:
             hint = f"; did you mean {near[0]}?" if near else ""
             what = f"model.sha256 pins {pinned}, which is none of the model's files{hint}"
             raise ModelError(what, where=f"model.sha256.{pinned}", fix=f"pin one of: {listed(chosen)}")
-    return sorted(chosen)
+    return sorted({*chosen, *({CARD} & present)})
 
 
 def _weights(present: set[str], where: str) -> list[str]:

@@ -14,7 +14,7 @@ from modelmill.core.errors import ModelError
 from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import FileEntry, canonical, copy, relative_files, write_json
 from modelmill.core.model import ModelDocument, read_model
-from modelmill.core.progress import Progress
+from modelmill.core.progress import Progress, SilentBar
 from modelmill.steps.publish.contract import Inputs
 
 CARD = "README.md"
@@ -35,6 +35,11 @@ _OWN = {
     REPORT,
     RECIPE,
 }
+# transformers.js (src/utils/dtypes.js) → what it calls a graph of that precision.
+_BROWSER_GRAPHS = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
+# A store keeps every path's bytes. Beyond this a second copy costs more than the line that names the first.
+BROWSER_LIMIT_BYTES = 128 << 20
+
 # What a choice rests on may be timings: it says why, not what, and stays outside of the digest.
 _WHY = ("reason",)
 
@@ -110,7 +115,7 @@ def place(lanes: Sequence[Lane]) -> dict[str, str]:
 def copy_models(
     directory: Path, lanes: Sequence[Lane], paths: Mapping[str, str], progress: Progress
 ) -> tuple[dict[str, FileEntry], dict[str, bundles.BundleLane]]:
-    """Copy every placed model with its choice; what the bundle's digest will cover.
+    """Copy every placed model with its choice, and the first one's graph for browsers; what the digest will cover.
 
     Raises:
         ModelError: A model is not the one its verdict judged, or has a file where the bundle keeps its own.
@@ -126,6 +131,10 @@ def copy_models(
                 _refuse_reserved(name, lane)
                 files[prefix + name] = copy(source, directory / path / name, bar)
             files[prefix + bundles.CHOICE] = write_document(directory / path / bundles.CHOICE, lane.applied)
+    graph = browser_graph(lanes[0])
+    if graph is not None:
+        original, name = graph
+        files[name] = copy(lanes[0].model / original, directory / name, SilentBar())
     for lane in lanes:
         path = paths[lane.target]
         model = bundles.model_digest_of(files, path)
@@ -136,6 +145,18 @@ def copy_models(
         verdict = f"{EVIDENCE}/{lane.target}/{VERDICT}"
         placed[lane.target] = bundles.BundleLane(path=path, model=model, verdict=verdict)
     return files, placed
+
+
+def browser_graph(lane: Lane) -> tuple[str, str] | None:
+    """(the lane's graph, where transformers.js looks for it); None where there is no one file, or it is too large."""
+    components = list(lane.document.components.values())
+    name = _BROWSER_GRAPHS.get(lane.document.precision)
+    if name is None or len(components) != 1 or components[0].external_data:
+        return None
+    graph = components[0].file
+    if (lane.model / graph).stat().st_size > BROWSER_LIMIT_BYTES:
+        return None
+    return graph, f"{bundles.BROWSERS}/{name}"
 
 
 def write_document(path: Path, document: object) -> FileEntry:
@@ -158,6 +179,6 @@ def entry_of(content: bytes) -> FileEntry:
 
 
 def _refuse_reserved(name: str, lane: Lane) -> None:
-    if name in _OWN or name.partition("/")[0] in {bundles.LANES, EVIDENCE}:
+    if name in _OWN or name.partition("/")[0] in {bundles.LANES, bundles.BROWSERS, EVIDENCE}:
         what = f"the model of the lane {lane.target} has a file {name}, where a bundle keeps its own"
         raise ModelError(what, where=str(lane.model / name), fix="give the file another name in the model artifact")

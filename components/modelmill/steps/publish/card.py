@@ -8,14 +8,20 @@ from importlib import resources
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from modelmill.core.bundle import BROWSERS
 from modelmill.core.contract import JSON
 from modelmill.core.model import ModelDocument
-from modelmill.steps.publish.assemble import Lane
+from modelmill.steps.publish.assemble import Lane, browser_graph
 from modelmill.steps.publish.contract import Settings
 
 
 def write(
-    settings: Settings, digest: str, lanes: Sequence[Lane], paths: Mapping[str, str], refused: Sequence[Lane]
+    settings: Settings,
+    digest: str,
+    lanes: Sequence[Lane],
+    paths: Mapping[str, str],
+    refused: Sequence[Lane],
+    licence: str | None,
 ) -> str:
     """The card as Markdown with the Hugging Face Hub's YAML front matter.
 
@@ -25,12 +31,13 @@ def write(
         lanes: The passed lanes, the one at the root first.
         paths: Target → where its model lies in the bundle.
         refused: The lanes that are left out.
+        licence: The base model's, as its source names it; None where it names none.
     """
     first = lanes[0]
     return _render(
         "card.md.j2",
         settings=settings,
-        front_matter=yaml.safe_dump(_front_matter(settings, lanes), sort_keys=False, allow_unicode=True),
+        front_matter=yaml.safe_dump(_front_matter(settings, lanes, licence), sort_keys=False, allow_unicode=True),
         digest=digest,
         lanes=lanes,
         paths=paths,
@@ -45,6 +52,8 @@ def write(
         confidence=f"{100 * first.evidence.confidence:g} %",
         threads=first.evidence.measurements.hardware.threads,
         code=_code(first.document),
+        licence=licence,
+        browser=_browser(first),
     )
 
 
@@ -53,13 +62,13 @@ def left_out(lane: Lane) -> str:
     return f"The lane {lane.target} is left out ({lane.evidence.verdict.value}): {lane.evidence.reasons[0]}"
 
 
-def _front_matter(settings: Settings, lanes: Sequence[Lane]) -> dict[str, JSON]:
-    """Metadata of the Hub's model cards. The licence is ``other``: modelmill is not told it and does not guess."""
+def _front_matter(settings: Settings, lanes: Sequence[Lane], licence: str | None) -> dict[str, JSON]:
+    """Metadata of the Hub's model cards. A licence that the base model's source does not name is not guessed."""
     document = lanes[0].document
     precisions = sorted({lane.document.precision for lane in lanes})
+    named: dict[str, JSON] = {"license": licence} if licence else {"license": "other", "license_name": "unknown"}
     found: dict[str, JSON] = {
-        "license": "other",
-        "license_name": "unknown",
+        **named,
         "library_name": "onnx",
         "pipeline_tag": document.task,
         "tags": ["onnx", "onnxruntime", "modelmill", *precisions],
@@ -70,7 +79,40 @@ def _front_matter(settings: Settings, lanes: Sequence[Lane]) -> dict[str, JSON]:
         if source.startswith("hf://"):
             repository = source.removeprefix("hf://").partition("@")[0]
             found[name] = [repository] if name == "datasets" else repository
+    found["model-index"] = [{"name": settings.model, "results": [_result(settings, lane) for lane in lanes]}]
     return found
+
+
+def _result(settings: Settings, lane: Lane) -> JSON:
+    """A lane's numbers as the Hub lists them. Source: huggingface.co/docs/hub/model-cards, model-index."""
+    evidence = lane.evidence
+    source = _text(settings.recipe, "data", "source")
+    name = source.partition(":")[2].removeprefix("//").partition("@")[0].rstrip("/") or settings.model
+    dataset: dict[str, JSON] = {"name": name, "type": name if source.startswith("hf://") else name.rpartition("/")[2]}
+    split = _text(settings.recipe, "data", "evaluate")
+    if split:
+        dataset["split"] = split
+    low, high = evidence.candidate_ci
+    words = f"{evidence.metric.name}, {lane.target}, {evidence.precision}, {100 * evidence.confidence:g} % interval"
+    metric: JSON = {
+        "type": evidence.metric.name,
+        "value": round(evidence.candidate, 6),
+        "name": f"{words} {low:.4f} to {high:.4f}",
+    }
+    return {"task": {"type": lane.document.task}, "dataset": dataset, "metrics": [metric]}
+
+
+def _browser(lane: Lane) -> dict[str, str] | None:
+    """How transformers.js loads the graph at the root; None where it is not one file, or gives no labels.
+
+    External data would have to be called ``model.onnx_data``, and the graph names it otherwise.
+    """
+    components = list(lane.document.components.values())
+    if len(components) != 1 or components[0].external_data or not lane.document.labels:
+        return None
+    copied = browser_graph(lane) is not None
+    quantized = copied and lane.document.precision == "int8"
+    return {"subfolder": BROWSERS if copied else "", "dtype": "q8" if quantized else "fp32"}
 
 
 def _code(document: ModelDocument) -> str | None:

@@ -47,7 +47,7 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     told = history.of(path for port in (inputs.models, inputs.choices, inputs.verdicts) for path in port.values())
     report = rendered(lambda: _report(settings, digest, shown, refused), settings.model, progress)
     for name, text in (
-        (assemble.CARD, card.write(settings, digest, passed, paths, refused)),
+        (assemble.CARD, card.write(settings, digest, passed, paths, refused, provenance.licence_of(told))),
         (assemble.REPORT, report),
     ):
         evidence[name] = assemble.write_text(directory / name, text)
