@@ -262,7 +262,8 @@ def _notify(document: RunDocument, progress: Progress) -> None:
     url = os.environ.get(NOTIFY_VARIABLE)
     if not url:
         return
-    told = document.model_dump(mode="json", include={"run", "recipe", "status", "channel", "bundle", "report", "error"})
+    named = {"run", "recipe", "status", "channel", "held", "bundle", "report", "error"}
+    told = document.model_dump(mode="json", include=named)
     request = urllib.request.Request(url, json.dumps(told).encode(), {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=10):
