@@ -262,8 +262,7 @@ def _notify(document: RunDocument, progress: Progress) -> None:
     url = os.environ.get(NOTIFY_VARIABLE)
     if not url:
         return
-    named = {"run", "recipe", "status", "channel", "held", "bundle", "report", "error"}
-    told = document.model_dump(mode="json", include=named)
+    told = document.model_dump(mode="json", include={"run", "recipe", "status", "channel", "bundle", "report", "error"})
     request = urllib.request.Request(url, json.dumps(told).encode(), {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=10):
