@@ -245,7 +245,8 @@ def _finish(store: Store, run: str, show: Show | None, progress: Progress) -> St
         ordered = {task.id: rows[task.id] for task in tasks if task.id in rows}
         document = conclude(job, store, ordered, lanes, document.model_copy(update=_NO_ERROR), seconds)
     _save(store, document)
-    told = document.model_dump(mode="json", include={"run", "recipe", "status", "channel", "bundle", "report", "error"})
+    shown = {"run", "recipe", "status", "channel", "held", "bundle", "report", "error"}
+    told = document.model_dump(mode="json", include=shown)
     if problem := tell(told):
         progress.fact(problem)
     document.raise_error()

@@ -131,6 +131,18 @@ def test_an_output_planted_under_publishs_step_key_is_not_let_in(
     assert done.record.outputs["bundle"] != artifact
 
 
+def test_what_was_let_in_without_a_key_is_not_let_in_with_one(
+    store: LocalStore, lane: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsigned = publish_lanes(tmp_path / "unsigned", {"cpu-int8": lane})
+    before = promoted(store, unsigned, publish_settings())
+    monkeypatch.setenv(KEY_VARIABLE, str(make_keys(tmp_path).private))
+    with pytest.raises(InputError, match="the bundle is unsigned"):
+        promoted(store, unsigned, resolve(publish_settings(channel="production"), SilentProgress()))
+    assert registry.show_channel(store, "banking", "production") is None
+    assert before["moved"] is True
+
+
 def test_without_the_key_that_was_resolved_nothing_is_published(
     lane: dict[str, Path], tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

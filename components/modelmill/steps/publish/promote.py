@@ -47,7 +47,7 @@ def promote(store: Store, outputs: Mapping[str, tuple[Path, str]], settings: Set
         what = f"this bundle is of the model {document.model}, and {settings.model} is published"
         raise InputError(what, where=str(directory), fix="run the recipe again to make the bundle anew")
     known = registry.find_bundle(store, settings.model, document.digest)
-    if known is None or known.artifact != artifact:
+    if known is None or known.artifact != artifact or known.signer != settings.signer:
         sign.check(directory, settings)
     record = registry.register_bundle(store, settings.model, document.digest, artifact, settings.run, settings.signer)
     done = channels.publish(store, settings.model, settings.channel, document.digest, settings.run)
