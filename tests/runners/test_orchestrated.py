@@ -157,6 +157,18 @@ def test_a_wrong_parameter_ends_the_first_task(folder: Path, tmp_path: Path, giv
     assert not (tmp_path / "store" / "runs").exists()
 
 
+def test_the_price_reaches_the_gates_container_and_no_other(folder: Path, tmp_path: Path) -> None:
+    described = _described(folder, tmp_path / "store")
+    given = {
+        container.id: [part for argument in container.arguments for part in argument]
+        for container in described.containers
+    }
+    priced = [name for name, parts in given.items() if "--core-hour" in parts]
+    assert priced == ["gate.cpu-int8"]
+    at = given["gate.cpu-int8"].index("--core-hour")
+    assert given["gate.cpu-int8"][at : at + 4] == ["--core-hour", "0.04", "--currency", "EUR"]
+
+
 def test_a_text_that_looks_like_a_template_or_a_number_stays_text(folder: Path, tmp_path: Path) -> None:
     value = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
     value["data"]["columns"] = {"text": "{{ dag_run.conf }}"}

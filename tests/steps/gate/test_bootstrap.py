@@ -179,7 +179,7 @@ def test_the_bootstraps_error_rate_is_what_the_readme_says() -> None:
     for rows in (200, 500, 1000, 3080):
         for name, shape in SHAPES.items():
             found = [
-                simulated_rates(at_the_margin(MARGIN, gained, **shape), rows, MARGIN, 0.95, 2000, 200)
+                simulated_rates(at_the_margin(MARGIN, gained, **shape), rows, MARGIN, 0.95, 1000, 200)
                 for gained in (0.0, 0.005, 0.03)
             ]
             if rows >= LEAST_UNITS:
