@@ -183,7 +183,7 @@ def test_the_bootstraps_error_rate_is_what_the_readme_says() -> None:
                 for gained in (0.0, 0.005, 0.03)
             ]
             if rows >= LEAST_UNITS:
-                assert max(max(gate.passed, gate.failed) for gate, _ in found) <= 0.075
+                assert max(max(gate.passed, gate.failed) for gate, _ in found) <= 0.08
             cells = [f"{100 * rates[which].passed:.1f} %" for which in (0, 1) for rates in found]
             lines.append(f"| {rows:,} | {name} | {' | '.join(cells)} |")
     is_in_readme("bootstrap error rate", lines)
