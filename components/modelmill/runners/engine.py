@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -21,6 +22,10 @@ from modelmill.core.errors import DeploymentError, OutsideError, UsageError
 
 ADDRESS_VARIABLE, VERSION_VARIABLE = "DOCKER_HOST", "DOCKER_API_VERSION"
 _START_SECONDS = 30
+_WITH_US = 'exec 3<&0; { read -r _ <&3; kill $$; rm -rf -- "$0"; } & exec "$@" 3<&- </dev/null'
+"""Runs a program that ends, and whose folder goes, when the other end of its standard input closes: we are gone.
+
+podman has no such option: it can only end after a time without requests, which a silent training has, too."""
 
 
 def client_library() -> Any:
@@ -107,8 +112,8 @@ def _podman() -> Iterator[str]:
         address = f"unix://{path}"
         with log.open("wb") as stream:
             service = subprocess.Popen(
-                [program, "system", "service", "--time", "0", address],
-                stdin=subprocess.DEVNULL,
+                ["/bin/sh", "-c", _WITH_US, folder, program, "system", "service", "--time", "0", address],
+                stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
                 # Ctrl-C is ours to answer: a container is removed through the service before it ends.
@@ -123,8 +128,11 @@ def _podman() -> Iterator[str]:
                 raise OutsideError(what, fix="see whether podman run works by itself")
             yield address
         finally:
-            service.terminate()
+            # With the shell that watches over it; both are its group.
+            os.killpg(service.pid, signal.SIGTERM)
             service.wait()
+            assert service.stdin is not None
+            service.stdin.close()
 
 
 def find_image(engine_client: Any, name: str) -> str:
