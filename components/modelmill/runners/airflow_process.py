@@ -39,8 +39,7 @@ def main(folder: Path) -> None:
     try:
         with engine.engine() as address:
             with engine.client(address) as client:
-                for image in sight.images_of(job).values():
-                    engine.find_image(client, image)
+                job = sight.with_images(job, client)
             dag = dag_of(job.located, job.deployment)
             run = dag.test()
         told = {"run": f"{dag.dag_id}-{run.run_id}"}

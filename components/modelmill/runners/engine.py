@@ -144,13 +144,15 @@ def find_image(engine_client: Any, name: str) -> str:
     docker = client_library()
     # podman puts what is built under a short name below localhost/.
     for candidate in (name, f"localhost/{name}"):
-        with contextlib.suppress(docker.errors.ImageNotFound):
+        # Some engines answer "not found" to a name that is malformed, some "bad request", and podman an internal error.
+        with contextlib.suppress(docker.errors.APIError, docker.errors.NullResource):
             engine_client.inspect_image(candidate)
             return candidate
     try:
         _pull(engine_client, name)
-    except docker.errors.APIError as problem:
-        what = f"the image {name} is not on this machine and cannot be pulled: {problem.explanation or problem}"
+    except (docker.errors.APIError, docker.errors.NullResource) as problem:
+        said = getattr(problem, "explanation", None) or problem
+        what = f"the image {name!r} is not on this machine and cannot be pulled: {said}"
         fix = "build it (make images), or name one that is there"
         raise DeploymentError(what, where="deployment: images", fix=fix) from None
     return name

@@ -39,8 +39,7 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
     """
     kfp = kubeflow.library()
     with engine.engine() as address, sight.on_this_machine(job, store) as here, engine.client(address) as client:
-        images = {device: engine.find_image(client, name) for device, name in sight.images_of(here).items()}
-        here = Job(here.located, here.deployment.model_copy(update={"images": images}))
+        here = sight.with_images(here, client)
         described = describe(here)
         with (
             tempfile.TemporaryDirectory(prefix="modelmill-kubeflow-") as root,
