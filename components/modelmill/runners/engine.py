@@ -93,9 +93,9 @@ def _listens(path: Path) -> bool:
     return True
 
 
-def _answers(address: str) -> bool:
+def _answers(address: str, seconds: float = 10) -> bool:
     try:
-        with client(address, 10) as found:
+        with client(address, seconds) as found:
             return bool(found.ping())
     except (client_library().errors.DockerException, OSError):
         return False
@@ -123,7 +123,7 @@ def _podman() -> Iterator[str]:
             end = time.monotonic() + _START_SECONDS
             while service.poll() is None and time.monotonic() < end and not _listens(path):
                 time.sleep(0.05)
-            if not _listens(path) or not _answers(address):
+            if not _listens(path) or not _answers(address, _START_SECONDS):
                 what = f"podman's service did not start: {log.read_text(errors='replace').strip()[-500:]}"
                 raise OutsideError(what, fix="see whether podman run works by itself")
             yield address
