@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from modelmill.deployment import Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import describe
 from modelmill.runners.result import RunDocument
+from podman import Podman
 from seaweed import Seaweed, seaweed
 from whole_line import make_recipe, reproducible_digests
 
@@ -50,7 +52,14 @@ class Place:
     server: Seaweed
 
     def run(self, runner: str, prefix: str, *arguments: str | Path, **variables: str) -> Ended:
-        """``modelmill run`` as a user types it."""
+        """``modelmill run`` as a user types it, to its end."""
+        started = time.monotonic()
+        process = self.start(runner, prefix, *arguments, **variables)
+        stdout, stderr = process.communicate()
+        return Ended(process.returncode, stdout, stderr, time.monotonic() - started)
+
+    def start(self, runner: str, prefix: str, *arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
+        """The same, started."""
         store = f"s3://{self.server.bucket}/{prefix}"
         command = [sys.executable, "-m", "modelmill.cli.main", "run", self.folder / "recipe.yaml", "--runner", runner]
         options = ["--store", store, "--deployment", self.folder / "deployment.yaml", "--json", *arguments]
@@ -60,9 +69,8 @@ class Place:
             "MODELMILL_AIRFLOW_PYTHON": str(airflow_python()),
             **variables,
         }
-        started = time.monotonic()
-        ended = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
-        return Ended(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - started)
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*command, *options], env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +144,33 @@ def test_an_image_that_is_not_there_and_wrong_credentials_are_said(runner: str, 
     assert denied.code == 5
     assert "Traceback" not in denied.stderr
     assert "not-the-secret" not in denied.stderr
+
+
+@pytest.mark.parametrize("runner", ["kubeflow-local", "airflow-local"])
+def test_sigterm_in_training_leaves_no_container_and_a_run_that_says_interrupted(
+    runner: str, place: Place, podman: Podman
+) -> None:
+    prefix = f"stopped-{runner}"
+    process = place.start(runner, prefix, "--set", "retrain.epochs=500")
+    assert process.stderr is not None
+    # The loop of the training says it, from inside of the container.
+    told = next((line for line in process.stderr if "epoch 1 of 500" in line), "")
+    assert told
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 143
+    labelled = podman("ps", "--all", "--filter", "label=modelmill.owner", "--format", "{{.Labels}}")
+    assert str(place.folder / "cache") not in labelled.stdout
+    listing = [sys.executable, "-m", "modelmill.cli.main", "runs", "list", "--json"]
+    store = f"s3://{place.server.bucket}/{prefix}"
+    listed = subprocess.run(
+        [*listing, "--store", store],
+        env={**os.environ, **place.server.environment(place.folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"interrupted"' in listed.stdout
 
 
 def test_no_secret_is_in_what_the_runners_print(first: dict[str, Ended], place: Place) -> None:

@@ -9,7 +9,7 @@ import pytest
 from modelmill.core import records
 from modelmill.core.errors import DataError, OutsideError
 from modelmill.core.local_store import LocalStore
-from modelmill.runners.conclusion import ended, record_of
+from modelmill.runners.conclusion import ended, interrupted, record_of
 from modelmill.runners.result import RunDocument, Status
 
 
@@ -41,3 +41,14 @@ def test_a_run_that_says_nothing_more_failed_outside(tmp_path: Path) -> None:
 def test_a_run_that_left_no_record_failed_outside(tmp_path: Path) -> None:
     with pytest.raises(OutsideError, match="before its first task"):
         ended(LocalStore(tmp_path), None)
+
+
+def test_a_run_that_was_stopped_is_kept_as_interrupted(tmp_path: Path) -> None:
+    store = _kept(tmp_path, None, None)
+    interrupted(store, "night")
+    record = records.read_run(store, "night")
+    assert record is not None
+    assert record.status == record.document["status"] == "interrupted"
+    assert record.finished_at is not None
+    interrupted(store, "unknown")
+    assert records.read_run(store, "unknown") is None

@@ -130,3 +130,17 @@ def test_two_runs_at_once_on_one_store_both_end_well_and_agree(
     assert [row.digest for row in one.steps] == [row.digest for row in two.steps]
     assert one.bundle == two.bundle
     assert reproducible_digests(one) == reproducible_digests(unbroken)
+
+
+def test_sigterm_is_taken_for_ctrl_c_and_ends_with_143(recipe: Path, tmp_path: Path) -> None:
+    process = _start(recipe, tmp_path / "store")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("retrain: running"):
+            break
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "interrupted" in errors
+    listed = [json.loads(file.read_bytes()) for file in (tmp_path / "store" / "runs").glob("*.json")]
+    assert [record["status"] for record in listed] == ["interrupted"]

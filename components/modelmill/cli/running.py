@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -63,21 +66,42 @@ def run(
     """Run a recipe's line; what the store already holds is not done again.
 
     Exit codes: 0 promoted (or held back by a person's pin), 2 the input is wrong, 3 the gate refused, 4 the gate could
-    not decide, 5 something outside failed (safe to run again), 1 a bug.
+    not decide, 5 something outside failed (safe to run again), 1 a bug; 130 or 143 interrupted, by Ctrl-C or SIGTERM.
     """
     located = recipes.load(recipe, overrides or [])
     opened, deployed = store_and_deployment(store, deployment)
     progress = stderr_progress()
     try:
-        document = _RUNNERS[runner](Job(located, deployed), opened, progress)
-    except KeyboardInterrupt:
+        with _answering_sigterm():
+            document = _RUNNERS[runner](Job(located, deployed), opened, progress)
+    except KeyboardInterrupt as problem:
         progress.fact("interrupted; the same command goes on after the last finished step")
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(problem, _Terminated) else 130) from None
     if as_json:
         print_json(document.model_dump(mode="json", exclude={"format"}))
     else:
         print_run(document)
     raise typer.Exit(document.status.exit_code)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: whoever stops a job, a service or a command that took too long sends it."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    # timeout sends it twice, to its child and to the child's group: the second must not break off the clearing up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated
+
+
+@contextmanager
+def _answering_sigterm() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C while the block runs: containers and processes end, and the run says how it ended."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_run(document: RunDocument) -> None:

@@ -18,7 +18,7 @@ from docker.types import DeviceRequest, Mount
 
 from modelmill.core.errors import InputError
 from modelmill.deployment import Deployment
-from modelmill.runners import engine, sight
+from modelmill.runners import engine, owned, sight
 from modelmill.runners.containers import Container, worth_another_attempt
 
 POINTER_FILE = "/tmp/modelmill/pointer.json"
@@ -96,7 +96,7 @@ def operator(
         mount_tmp_dir=False,
         timeout=_API_SECONDS,
         api_version=os.environ.get(engine.VERSION_VARIABLE),
-        labels={"modelmill.task": container.id},
+        labels={"modelmill.task": container.id, **owned.label()},
         auto_remove=_REMOVED[deployment.keep_pods],
         skip_on_exit_code=_FINAL,
         do_xcom_push=True,

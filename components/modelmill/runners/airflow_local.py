@@ -5,11 +5,13 @@ Airflow and kfp cannot share an environment, so the DAG runs in another Python; 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -22,8 +24,8 @@ from modelmill.core.errors import OutsideError, UsageError
 from modelmill.core.progress import Progress, SilentProgress
 from modelmill.core.store import Store
 from modelmill.line import Job
-from modelmill.runners import sight
-from modelmill.runners.conclusion import ended
+from modelmill.runners import engine, owned, sight
+from modelmill.runners.conclusion import ended, interrupted
 from modelmill.runners.process import StepOutcome
 from modelmill.runners.result import RunDocument, safe_name
 
@@ -39,9 +41,15 @@ from modelmill.runners.airflow_process import dag_from
 line = dag_from(Path(__file__).parents[1] / "request.json")
 '''
 _DATABASE = "airflow.db"
+_MIGRATE = "import sys; sys.argv[1:] = ['db', 'migrate']; from airflow.__main__ import main; main()"
 _CONTAINERS_LINE = re.compile(r"\S+ \[\w+\s*\] (.*?)\s*\[airflow\.task\.operators\.\S*StepDockerOperator\] loc=")
 """A line of Airflow's log that passes on what a container said."""
-_ENDING_SECONDS = 60
+_KEPT_LOGS = 5
+_ASKED = (
+    "import importlib.metadata, importlib.util as found; "
+    "importlib.metadata.version('apache-airflow-providers-docker'); assert found.find_spec('modelmill')"
+)
+"""Fails in a Python that cannot run the DAG; asking does not load Airflow, which takes seconds."""
 
 
 def run(job: Job, store: Store, progress: Progress) -> RunDocument:
@@ -60,8 +68,13 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         ModelmillError: As the task that failed raised it; OutsideError where the run left no record.
     """
     python = airflow_python()
-    with sight.on_this_machine(job, store) as here, tempfile.TemporaryDirectory(prefix="modelmill-airflow-") as work:
-        folder = Path(work)
+    with (
+        engine.engine() as address,
+        sight.on_this_machine(job, store) as here,
+        engine.client(address) as client,
+        tempfile.TemporaryDirectory(prefix="modelmill-airflow-") as work,
+    ):
+        here, folder = sight.with_images(here, client), Path(work)
         request = {
             "located": here.located.model_dump(mode="json"),
             "deployment": here.deployment.model_dump(mode="json"),
@@ -69,12 +82,17 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         (folder / REQUEST).write_text(json.dumps(request), "utf-8")
         (folder / "dags").mkdir()
         (folder / "dags" / "line.py").write_text(_DAG_FILE, "utf-8")
-        log = cache_directory() / f"airflow-{os.getpid()}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = _log()
         progress.fact(f"the DAG runs with {python}; all that Airflow says is in {log}")
-        environment = {**os.environ, **_settings(folder)}
-        _database(python, folder, environment, log)
-        _wait([str(python), "-m", _PROCESS, str(folder)], environment, log, progress)
+        try:
+            with owned.owning(client):
+                environment = {**os.environ, **_settings(folder)}
+                _database(python, folder, environment, log)
+                _wait([str(python), "-m", _PROCESS, str(folder)], environment, log, progress)
+        except KeyboardInterrupt:
+            interrupted(store, _run_in(folder))
+            log.unlink(missing_ok=True)
+            raise
         result = folder / RESULT
         if not result.is_file():
             what = "the DAG did not run to its end"
@@ -85,6 +103,23 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
     # What failed stays to be looked at.
     log.unlink()
     return document
+
+
+def _log() -> Path:
+    """A file for what Airflow says, beside those of the last few runs that failed."""
+    folder = cache_directory()
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.glob("airflow-*.log"), key=lambda path: path.stat().st_mtime)[:-_KEPT_LOGS]:
+        old.unlink(missing_ok=True)
+    return folder / f"airflow-{os.getpid()}.log"
+
+
+def _run_in(folder: Path) -> str | None:
+    """The run's name in the store; Airflow, which gave it, was ended before it could say it."""
+    with contextlib.closing(sqlite3.connect(folder / _DATABASE)) as database, contextlib.suppress(sqlite3.Error):
+        for dag, run in database.execute("SELECT dag_id, run_id FROM dag_run"):
+            return safe_name(f"{dag}-{run}")
+    return None
 
 
 def _settings(folder: Path) -> dict[str, str]:
@@ -103,7 +138,7 @@ def _database(python: Path, folder: Path, environment: Mapping[str, str], log: P
     if kept.is_file():
         shutil.copyfile(kept, folder / _DATABASE)
         return
-    if _wait([str(python), "-m", "airflow", "db", "migrate"], environment, log, SilentProgress()) != 0:
+    if _wait([str(python), "-c", _MIGRATE], environment, log, SilentProgress()) != 0:
         what = "Airflow's database could not be made"
         raise OutsideError(what, where=str(log), fix="the end of that file says why")
     whole = kept.with_name(f"{kept.name}.{os.getpid()}")
@@ -112,26 +147,35 @@ def _database(python: Path, folder: Path, environment: Mapping[str, str], log: P
 
 
 def _wait(command: list[str], environment: Mapping[str, str], log: Path, progress: Progress) -> int:
-    """Run Airflow to its end; what it says is kept, and what the containers say is told."""
-    pipe = subprocess.PIPE
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, env=dict(environment), text=True
-    )
-    assert child.stdout is not None
-    try:
+    """Run Airflow to its end; what it says is kept, and what the containers say is told.
+
+    The command gets one more argument: the descriptor of a pipe that closes when we are gone.
+    """
+    watched, held = os.pipe()
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, held)
+        child = subprocess.Popen(
+            [*command, str(watched)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            text=True,
+            # Ctrl-C is ours to answer: Airflow takes it for a task that failed, and goes on with the next.
+            process_group=0,
+            pass_fds=(watched,),
+        )
+        os.close(watched)
+        stack.callback(child.wait)
+        stack.callback(child.kill)
+        assert child.stdout is not None
+        stack.callback(child.stdout.close)
         with log.open("a", encoding="utf-8") as kept:
             for line in child.stdout:
                 kept.write(line)
                 if said := _CONTAINERS_LINE.match(line):
                     progress.fact(said[1])
         return child.wait()
-    except KeyboardInterrupt:
-        # It got the same signal, and removes its container before it ends.
-        child.wait(_ENDING_SECONDS)
-        raise
-    finally:
-        child.kill()
-        child.stdout.close()
 
 
 def airflow_python() -> Path:
@@ -142,11 +186,10 @@ def airflow_python() -> Path:
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
-        if not os.access(named, os.X_OK):
-            what = f"{named} is no program"
-            raise UsageError(
-                what, where=PYTHON_VARIABLE, fix="name the Python of an environment with modelmill[airflow]"
-            )
+        if not _runs_the_dag(named):
+            what = f"{named} is no Python with Airflow, its Docker provider and modelmill"
+            fix = "name the Python of an environment with modelmill[airflow]"
+            raise UsageError(what, where=PYTHON_VARIABLE, fix=fix)
         return Path(named)
     if _has_airflow():
         return Path(sys.executable)
@@ -156,6 +199,13 @@ def airflow_python() -> Path:
         fix = f"make install-airflow, or let {PYTHON_VARIABLE} name a Python with modelmill[airflow] installed"
         raise UsageError(what, fix=fix)
     return beside
+
+
+def _runs_the_dag(program: str) -> bool:
+    try:
+        return subprocess.run([program, "-c", _ASKED], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _has_airflow() -> bool:

@@ -1,7 +1,8 @@
 """One run of the line's DAG, in a process with Airflow: the other side of `modelmill.runners.airflow_local`.
 
-``python -m modelmill.runners.airflow_process FOLDER`` reads FOLDER/request.json and writes FOLDER/result.json; the
-environment variables that Airflow reads are set by who starts it.
+``python -m modelmill.runners.airflow_process FOLDER LIFELINE`` reads FOLDER/request.json and writes FOLDER/result.json;
+the environment variables that Airflow reads, and the engine's, are set by who starts it. The file descriptor LIFELINE
+closes when that one is gone.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from modelmill.core.errors import ModelmillError
 from modelmill.deployment import Deployment
 from modelmill.line import Job
 from modelmill.recipe import Located
-from modelmill.runners import engine, sight
 from modelmill.runners.airflow import dag_of
 from modelmill.runners.airflow_local import REQUEST, RESULT
-from modelmill.runners.process import error_document
+from modelmill.runners.process import end_with_parent, error_document
 
 
 def dag_from(request: Path) -> Any:
@@ -37,12 +37,8 @@ def main(folder: Path) -> None:
     job = _job(folder / REQUEST)
     told: dict[str, Any]
     try:
-        with engine.engine() as address:
-            with engine.client(address) as client:
-                for image in sight.images_of(job).values():
-                    engine.find_image(client, image)
-            dag = dag_of(job.located, job.deployment)
-            run = dag.test()
+        dag = dag_of(job.located, job.deployment)
+        run = dag.test()
         told = {"run": f"{dag.dag_id}-{run.run_id}"}
     except ModelmillError as error:
         told = {"error": error_document(error)}
@@ -50,4 +46,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent(int(sys.argv[2]))
     main(Path(sys.argv[1]))

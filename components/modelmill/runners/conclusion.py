@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import cast
 
 from modelmill.core import records
 from modelmill.core.contract import JSON, Kind
-from modelmill.core.errors import OutsideError
+from modelmill.core.errors import ModelmillError, OutsideError
 from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
@@ -130,6 +132,27 @@ def ended(store: Store, run: str | None) -> RunDocument:
         document = document.model_copy(update=found)
     document.raise_error()
     return document
+
+
+def interrupted(store: Store, run: str | None) -> None:
+    """Keep that a person or a machine stopped an orchestrator's run; its own last task did not come to write it.
+
+    Args:
+        store: Where the run kept its document; what it does not take now is lost, as the run ends anyway.
+        run: The run's name in the store; None where no task was told one.
+    """
+
+    def end(record: records.RunRecord) -> records.RunRecord:
+        document = RunDocument.model_validate(record.document)
+        now = datetime.now(UTC)
+        seconds = (now - datetime.fromisoformat(document.started_at)).total_seconds()
+        found = {"status": Status.INTERRUPTED, "finished_at": records.utc_now(), "seconds": round(seconds, 3)}
+        told = {"error": "interrupted", "error_class": None}
+        return record_of(document.model_copy(update={**found, **told}))
+
+    with contextlib.suppress(ModelmillError):
+        if run is not None and records.read_run(store, run) is not None:
+            records.update_run(store, run, end)
 
 
 def located_in(document: RunDocument, store: Store) -> RunDocument:

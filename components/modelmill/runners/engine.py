@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -21,6 +22,10 @@ from modelmill.core.errors import DeploymentError, OutsideError, UsageError
 
 ADDRESS_VARIABLE, VERSION_VARIABLE = "DOCKER_HOST", "DOCKER_API_VERSION"
 _START_SECONDS = 30
+_WITH_US = 'exec 3<&0; { read -r _ <&3; kill $$; rm -rf -- "$0"; } & exec "$@" 3<&- </dev/null'
+"""Runs a program that ends, and whose folder goes, when the other end of its standard input closes: we are gone.
+
+podman has no such option: it can only end after a time without requests, which a silent training has, too."""
 
 
 def client_library() -> Any:
@@ -88,9 +93,9 @@ def _listens(path: Path) -> bool:
     return True
 
 
-def _answers(address: str) -> bool:
+def _answers(address: str, seconds: float = 10) -> bool:
     try:
-        with client(address, 10) as found:
+        with client(address, seconds) as found:
             return bool(found.ping())
     except (client_library().errors.DockerException, OSError):
         return False
@@ -107,8 +112,8 @@ def _podman() -> Iterator[str]:
         address = f"unix://{path}"
         with log.open("wb") as stream:
             service = subprocess.Popen(
-                [program, "system", "service", "--time", "0", address],
-                stdin=subprocess.DEVNULL,
+                ["/bin/sh", "-c", _WITH_US, folder, program, "system", "service", "--time", "0", address],
+                stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
                 # Ctrl-C is ours to answer: a container is removed through the service before it ends.
@@ -118,13 +123,16 @@ def _podman() -> Iterator[str]:
             end = time.monotonic() + _START_SECONDS
             while service.poll() is None and time.monotonic() < end and not _listens(path):
                 time.sleep(0.05)
-            if not _listens(path) or not _answers(address):
+            if not _listens(path) or not _answers(address, _START_SECONDS):
                 what = f"podman's service did not start: {log.read_text(errors='replace').strip()[-500:]}"
                 raise OutsideError(what, fix="see whether podman run works by itself")
             yield address
         finally:
-            service.terminate()
+            # With the shell that watches over it; both are its group.
+            os.killpg(service.pid, signal.SIGTERM)
             service.wait()
+            assert service.stdin is not None
+            service.stdin.close()
 
 
 def find_image(engine_client: Any, name: str) -> str:
@@ -136,13 +144,15 @@ def find_image(engine_client: Any, name: str) -> str:
     docker = client_library()
     # podman puts what is built under a short name below localhost/.
     for candidate in (name, f"localhost/{name}"):
-        with contextlib.suppress(docker.errors.ImageNotFound):
+        # Some engines answer "not found" to a name that is malformed, some "bad request", and podman an internal error.
+        with contextlib.suppress(docker.errors.APIError, docker.errors.NullResource):
             engine_client.inspect_image(candidate)
             return candidate
     try:
         _pull(engine_client, name)
-    except docker.errors.APIError as problem:
-        what = f"the image {name} is not on this machine and cannot be pulled: {problem.explanation or problem}"
+    except (docker.errors.APIError, docker.errors.NullResource) as problem:
+        said = getattr(problem, "explanation", None) or problem
+        what = f"the image {name!r} is not on this machine and cannot be pulled: {said}"
         fix = "build it (make images), or name one that is there"
         raise DeploymentError(what, where="deployment: images", fix=fix) from None
     return name

@@ -14,8 +14,8 @@ from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.deployment import Deployment
 from modelmill.line import Job
-from modelmill.runners import engine, kubeflow, sight
-from modelmill.runners.conclusion import ended
+from modelmill.runners import engine, kubeflow, owned, sight
+from modelmill.runners.conclusion import ended, interrupted
 from modelmill.runners.containers import Described, describe
 from modelmill.runners.result import RunDocument, safe_name
 
@@ -39,8 +39,7 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
     """
     kfp = kubeflow.library()
     with engine.engine() as address, sight.on_this_machine(job, store) as here, engine.client(address) as client:
-        images = {device: engine.find_image(client, name) for device, name in sight.images_of(here).items()}
-        here = Job(here.located, here.deployment.model_copy(update={"images": images}))
+        here = sight.with_images(here, client)
         described = describe(here)
         with (
             tempfile.TemporaryDirectory(prefix="modelmill-kubeflow-") as root,
@@ -57,7 +56,12 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
                     workspace_root=workspace,
                     raise_on_error=False,
                 )
-                kubeflow.pipeline_of(described)()
+                try:
+                    with owned.owning(client):
+                        kubeflow.pipeline_of(described)()
+                except KeyboardInterrupt:
+                    interrupted(store, safe_name(containers.run) if containers.run else None)
+                    raise
     return ended(store, safe_name(containers.run) if containers.run else None)
 
 
@@ -124,7 +128,7 @@ class _Containers:
             environment={**(environment or {}), **sight.secret_values(self._secrets[task])},
             network_mode="host",
             user=self._user,
-            labels={"modelmill.run": safe_name(self.run)},
+            labels={"modelmill.run": safe_name(self.run), **owned.label()},
         )
         try:
             # Attached before the start: a request for the log would time out where a container is silent for a minute.

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from modelmill.core.store import Store
 from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.line import Job
+from modelmill.runners import engine
+from modelmill.runners.containers import describe
 from modelmill.steps.fetch.sources.package import distribution_of
 from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES
 
@@ -82,10 +85,23 @@ def _credential_files() -> Iterator[tuple[str, str]]:
             yield variable, str(path.resolve())
 
 
-def images_of(job: Job) -> dict[str, str]:
-    """The images that a recipe's line runs in, by their names in the deployment."""
-    needed = {"cpu", "light", *(target.device.value for target in job.recipe.targets)}
-    return {name: image for name, image in job.deployment.images.items() if name in needed}
+def with_images(job: Job, client: Any) -> Job:
+    """The job with each image that its line runs in as the engine of a client names it; pulled where it is not there.
+
+    Raises:
+        DeploymentError: One is neither there nor to be pulled.
+    """
+    named = dict.fromkeys(container.image for container in describe(job).containers)
+    found = {name: engine.find_image(client, name) for name in named}
+    deployment = job.deployment
+    changes = {
+        "images": {device: found.get(name, name) for device, name in deployment.images.items()},
+        "steps": {
+            step: own.model_copy(update={"image": found.get(own.image, own.image)}) if own.image else own
+            for step, own in deployment.steps.items()
+        },
+    }
+    return Job(job.located, deployment.model_copy(update=changes), job.run)
 
 
 def binds(deployment: Deployment) -> dict[str, bool]:
