@@ -141,6 +141,7 @@ def test_secrets_are_named_and_the_release_ones_for_publish_alone(placed: dict[s
         assert given == (everyone + release if name == "publish" else everyone), name
         plain = {item["name"]: item["value"] for item in container["env"]}
         assert plain.pop("MODELMILL_RECIPE", None) is not None or name != "begin"
+        assert plain.pop("MODELMILL_CONTAINER_IMAGE") == container["image"]
         assert plain == DEPLOYMENT["env"], name
 
 
