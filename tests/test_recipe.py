@@ -73,6 +73,7 @@ BAD = [
     ("model.source", "hf://only-a-name", "is not of the form hf://ORG/NAME@REVISION"),
     ("model.source", "s3://", "names nothing after s3://"),
     ("model.source", "s3://UPPER/x", "is not of the form s3://BUCKET/PREFIX"),
+    ("model.source", "s3://b/model", "a bucket's name has 3 to 63"),
     ("model.source", "file:", "names nothing after file:"),
     ("model.sha256", {"model.safetensors": "abc"}, "model.sha256.model.safetensors"),
     ("model.max_length", 1, "model.max_length: input should be greater than or equal to 2"),

@@ -6,48 +6,97 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from modelmill.core.contract import Closed, Zone
 from modelmill.core.documents import read_mapping, validate
 from modelmill.core.errors import DeploymentError
 from modelmill.steps.publish.gitops_settings import GitOps
 
-Quantity = Annotated[
-    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$", description="as Kubernetes has it")
+# What Kubernetes, Kubeflow's compiler and a container engine all take; what one of them refuses is refused here.
+_SUBDOMAIN = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+_WORD = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_PATH_PART = r"[a-z0-9]+((\.|_{1,2}|-+)[a-z0-9]+)*"
+Cores = Annotated[
+    str,
+    Field(pattern=r"^([1-9][0-9]{0,3}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,6}m)$"),
 ]
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}(Mi|Gi|Ti|M|G|T)$")]
+Image = Annotated[
+    str,
+    Field(
+        # REGISTRY/NAME:TAG@DIGEST, as github.com/distribution/reference has it.
+        pattern=rf"^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?/)?{_PATH_PART}(/{_PATH_PART})*"
+        r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+    ),
+]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ObjectName = Annotated[str, Field(pattern=rf"^{_SUBDOMAIN}$")]
+LabelKey = Annotated[str, Field(pattern=rf"^({_SUBDOMAIN}/)?{_WORD}$")]
+LabelValue = Annotated[str, Field(pattern=rf"^({_WORD})?$")]
+Minutes = Annotated[int, Field(ge=1, le=5_256_000)]
+"""Ten years at most: Kubernetes counts an attempt's seconds in 31 bits."""
+_BYTES = {"Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class Toleration(Closed):
     """A taint that a pool's nodes have."""
 
-    key: str
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"operator": {"const": "Equal"}}, "required": ["operator"]},
+                {"properties": {"value": {"type": "null"}}},
+            ]
+        }
+    )
+
+    key: LabelKey
     operator: Literal["Exists", "Equal"] = "Exists"
-    value: str | None = None
+    value: LabelValue | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+    @model_validator(mode="after")
+    def _exists_has_no_value(self) -> Toleration:
+        if self.operator == "Exists" and self.value is not None:
+            problem = "Exists tolerates every value: leave the value out, or write operator: Equal"
+            raise ValueError(problem)
+        return self
 
 
 class Pool(Closed):
     """Nodes of one kind."""
 
-    node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict, description="labels that a node must have")
     tolerations: list[Toleration] = Field(default_factory=list)
-    accelerator: str | None = Field(None, description="the extended resource of its GPUs: nvidia.com/gpu")
+    accelerator: str | None = Field(
+        None, pattern=rf"^{_SUBDOMAIN}/{_WORD}$", description="the extended resource of its GPUs: nvidia.com/gpu"
+    )
 
 
 class Resources(Closed):
     """What a step's container asks for, and is held to."""
 
-    cpu: Quantity = Field("2", description="cores, requested and the limit: threads follow the limit")
-    memory: Quantity = Field("8Gi", description="requested and the limit")
+    cpu: Cores = Field(
+        "2",
+        description="cores (2, 1.5 or 500m), requested and the limit: threads follow the limit. The backend docker "
+        "holds no container to it",
+    )
+    memory: Memory = Field("8Gi", description="a whole number of Mi, Gi, Ti, M, G or T, requested and the limit")
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory as a number."""
+        unit = self.memory.lstrip("0123456789")
+        return int(self.memory.removesuffix(unit)) * _BYTES[unit]
 
 
 class SecretEnv(Closed):
     """An environment variable from a secret that exists."""
 
-    name: str = Field(description="the environment variable")
-    secret: str = Field(description="the secret's name")
-    key: str = Field(description="the key in the secret")
+    name: Variable = Field(description="the environment variable")
+    secret: ObjectName = Field(description="the secret's name")
+    key: str = Field(pattern="^[A-Za-z0-9._-]{1,253}$", description="the key in the secret")
 
 
 class Backend(StrEnum):
@@ -70,9 +119,9 @@ class StepDeployment(Closed):
     """What holds for one step; what is left out is as for all steps."""
 
     resources: Resources | None = None
-    timeout_minutes: int | None = Field(None, ge=1)
+    timeout_minutes: Minutes | None = None
     retries: int | None = Field(None, ge=0, le=20)
-    image: str | None = None
+    image: Image | None = None
 
 
 class Deployment(Closed):
@@ -87,8 +136,12 @@ class Deployment(Closed):
     backend: Backend = Field(
         Backend.KUBERNETES, description="whether a DAG's tasks are pods, or containers on the machine of its worker"
     )
-    namespace: str = Field("modelmill", description="the Kubernetes namespace of the steps' pods")
-    images: dict[Annotated[str, Field(pattern="^(cpu|gpu|light)$")], str] = Field(
+    namespace: str = Field(
+        "modelmill",
+        pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="the Kubernetes namespace of the steps' pods",
+    )
+    images: dict[Annotated[str, Field(pattern="^(cpu|gpu|light)$")], Image] = Field(
         default_factory=lambda: {"cpu": "modelmill-cpu:0.1.0", "gpu": "modelmill-gpu:0.1.0"},
         description="device → container image; light, where it is given, for the tasks that need no "
         "framework (begin, gate, decide, publish, finish), in place of cpu",
@@ -100,16 +153,15 @@ class Deployment(Closed):
     )
     resources: Resources = Field(default_factory=lambda: Resources.model_validate({}), description="of every step")
     retries: int = Field(2, ge=0, le=20, description="attempts after the first, where something outside failed")
-    retry_seconds: int = Field(30, ge=1, description="wait before the first retry; it doubles")
-    timeout_minutes: int = Field(240, ge=1, description="of one attempt of a step")
-    start_minutes: int = Field(
+    retry_seconds: int = Field(30, ge=1, le=86_400, description="wait before the first retry; it doubles")
+    timeout_minutes: Minutes = Field(240, description="of one attempt of a step")
+    start_minutes: Minutes = Field(
         15,
-        ge=1,
         description="how long Airflow lets a pod wait for a node, and then for its image, before it fails: a pool that "
         "grows from nothing takes minutes",
     )
     steps: dict[str, StepDeployment] = Field(default_factory=dict, description="step, as the line names it → its own")
-    env: dict[str, str] = Field(default_factory=dict, description="environment of every step; no secrets")
+    env: dict[Variable, str] = Field(default_factory=dict, description="environment of every step; no secrets")
     secrets: list[SecretEnv] = Field(default_factory=list, description="environment of every step from secrets")
     release_secrets: list[SecretEnv] = Field(
         default_factory=list,
@@ -121,7 +173,7 @@ class Deployment(Closed):
         "release_secrets (on this machine from the environment): MODELMILL_GIT_USERNAME, _TOKEN, _SSH_KEY, "
         "_SIGNING_KEY, _API_TOKEN",
     )
-    service_accounts: dict[Zone, str] = Field(
+    service_accounts: dict[Zone, ObjectName] = Field(
         default_factory=lambda: {Zone.UNTRUSTED: "modelmill-work", Zone.RELEASE: "modelmill-release"},
         description="trust zone → service account",
     )
@@ -130,6 +182,15 @@ class Deployment(Closed):
         description="what computing costs where the model will serve: the gate's max_cost_per_million_texts needs it",
     )
     keep_pods: Literal["never", "failed", "always"] = Field("failed", description="which pods stay to be looked at")
+
+    @field_validator("service_accounts")
+    @classmethod
+    def _each_zone_has_one(cls, value: dict[Zone, str]) -> dict[Zone, str]:
+        missing = [zone.value for zone in Zone if zone not in value]
+        if missing:
+            problem = f"each trust zone has a service account, and {' and '.join(missing)} has none here"
+            raise ValueError(problem)
+        return value
 
 
 def load(path: Path | None) -> Deployment:

@@ -44,7 +44,8 @@ def _check_source(source: str) -> str:
         problem = f"{source!r} is not of the form hf://ORG/NAME@REVISION"
         raise ValueError(problem)
     if scheme == "s3://" and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", rest):
-        problem = f"{source!r} is not of the form s3://BUCKET/PREFIX"
+        problem = f"{source!r} is not of the form s3://BUCKET/PREFIX; a bucket's name has 3 to 63 lower-case letters, "
+        problem += "digits, dots and hyphens"
         raise ValueError(problem)
     return source
 

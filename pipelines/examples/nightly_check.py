@@ -67,4 +67,6 @@ def nightly_check(model_uri: str, least: float = 0.9) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python pipelines/examples/nightly_check.py FILE.yaml")
     compiler.Compiler().compile(nightly_check, sys.argv[1])

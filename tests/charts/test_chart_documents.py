@@ -43,6 +43,7 @@ EVERY_FIELD = {
         "review": {"provider": "gitlab", "api": "https://git.example/api/v4", "project": "org/overlays"},
     },
     "keep_pods": "always",
+    "prices": {"core_hour": 0.04, "currency": "EUR"},
 }
 
 

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from environments import ROOT
 from modelmill.cli import main as command
 from modelmill.core.errors import InputError
 from modelmill.core.local_store import LocalStore
 from whole_line import make_recipe, run_in_this_process
+
+DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +207,11 @@ def test_the_command_itself_says_it_once_and_without_a_trace(good: Path, tmp_pat
         (["channel", "show", "m", "staging"], "nothing was promoted"),
         (["channel", "show", "../m", "staging"], "cannot name a model"),
         (["push", "nowhere"], "there is no file or folder"),
+        (["task", "nope", "--store", "store", "--run", "r", "--recipe", "sha256:" + 64 * "0"], "no task 'nope'"),
+        (["compile", "{demo}", "--output", "x.yaml", "--store", "s3://b/x"], "no bucket's name"),
+        (["compile", "{demo}", "--output", "x.yaml", "--store", "/x", "--deployment", "{docker}"], "each pod has"),
+        (["schedule", "show", "--host", "http://[::1"], "is no address"),
+        (["schedule", "show", "--host", "http://kubeflow:port"], "is no address"),
         (["init", "nofolder/recipe.yaml"], "there is no folder"),
         (["init", "{recipe}"], "never overwrites"),
     ],
@@ -217,7 +225,9 @@ def test_a_wrong_argument_is_named(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    filled = [part.format(recipe=good / "recipe.yaml") for part in arguments]
+    docker = good / "docker.yaml"
+    docker.write_text("backend: docker\n")
+    filled = [part.format(recipe=good / "recipe.yaml", demo=DEMO, docker=docker) for part in arguments]
     assert _main(filled, monkeypatch) == 2
     shown = capsys.readouterr()
     assert words in shown.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,9 +12,17 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.serialization.serialized_objects import DagSerialization
 from ask_pods import Told, pods_of
 
+from modelmill.core.errors import UsageError
+from modelmill.runners.airflow_folder import SCHEDULE_VARIABLE, dags_of, dags_of_environment
 from normal_form import dags_in
+
+SCHEDULES = (
+    *("every day", "@nightly", "99 * * * *", "0 0 31 2 *"),
+    *("", "  ", "0 2 * * *", "@daily", "@quarterly", "@continuous", "@midnight"),
+)
 
 
 def refusals(dag: Any) -> dict[str, str]:
@@ -59,7 +68,39 @@ def refused_values(dag: Any) -> dict[str, str]:
     return found
 
 
-def main(dag_file: Path) -> None:
+def folder_of(path: Path) -> dict[str, Any]:
+    """What a folder of recipes becomes: its DAGs' assets by name and URI, their groups, and what is wrong."""
+    dags = dags_of(path, Path(os.environ["MODELMILL_DEPLOYMENT"]))
+    good = {name: dag for name, dag in dags.items() if "wrong" not in dag.tags}
+    return {
+        "good": {name: [(at.name, at.uri) for at in dag.get_task("publish").outlets] for name, dag in good.items()},
+        "groups": {name: sorted(dag.task_group.get_task_group_dict(), key=str) for name, dag in good.items()},
+        "wrong": {name: dag.doc_md for name, dag in dags.items() if name not in good},
+        "serialized": [DagSerialization.to_dict(dag)["dag"]["dag_id"] for dag in dags.values()],
+    }
+
+
+def refused_folder(path: str) -> str:
+    """What is said of a folder that is none."""
+    try:
+        dags_of_environment({"MODELMILL_RECIPES": path}, Path())
+    except UsageError as problem:
+        return str(problem)
+    return ""
+
+
+def schedules() -> dict[str, dict[str, Any]]:
+    """The schedule of each DAG, or what the DAG says is wrong with it, by what the variable says."""
+    found = {}
+    for text in SCHEDULES:
+        dags = dags_of_environment({**os.environ, SCHEDULE_VARIABLE: text}, Path())
+        found[text] = {
+            name: dag.doc_md if name.startswith(SCHEDULE_VARIABLE) else dag.schedule for name, dag in dags.items()
+        }
+    return found
+
+
+def main(dag_file: Path, others: Path) -> None:
     """Load the DAG file as Airflow does, and answer."""
     started = time.monotonic()
     dags = dags_in(dag_file)
@@ -76,10 +117,12 @@ def main(dag_file: Path) -> None:
         "promotions": promotions(dag),
         "values": refused_values(dag),
         "pods": pods_of(dag, {}, "manual__2026-11-22T07:00:00+00:00", {"publish_model": "{{ 6 * 7 }}"}),
+        "folders": {others.name: folder_of(others), "/nope": refused_folder("/nope")},
+        "schedules": schedules(),
         "operators": all(isinstance(task, KubernetesPodOperator) for task in dag.tasks),
     }
     sys.stdout.write(json.dumps(answers, default=str))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -24,6 +24,20 @@ DEPLOYMENT = {
 }
 
 
+def _others(demo: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Recipes that came in each other's way."""
+    punctuated = [{"name": name, "precision": "float32"} for name in ("a.b", "a__b", "a_b")]
+    return {
+        "one.yaml": {**demo, "name": "one", "publish": {"model": "a-b", "channel": "c"}},
+        "two.yml": {**demo, "name": "two", "publish": {"model": "a", "channel": "b-c"}},
+        "lanes.yaml": {**demo, "name": "lanes", "targets": punctuated},
+        "twin.yaml": {**demo, "name": "one"},
+        "my recipe (copy).yaml": {"name": "mine"},
+        "both.yaml": {},
+        "both.yml": {},
+    }
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `ask_airflow` says of a folder with one recipe that is right and one that is not."""
@@ -34,9 +48,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     wrong = {**demo, "name": "other", "data": {**demo["data"], "source": "file:rows"}}
     (folder / "recipes" / "other.yaml").write_text(yaml.safe_dump(wrong), "utf-8")
     (folder / "deployment.yaml").write_text(yaml.safe_dump(DEPLOYMENT), "utf-8")
+    (folder / "others").mkdir()
+    for file, recipe in _others(demo).items():
+        (folder / "others" / file).write_text(yaml.safe_dump(recipe), "utf-8")
     found: dict[str, Any] = in_airflow(
         ROOT / "tests" / "orchestrators" / "ask_airflow.py",
         ROOT / "dags" / "modelmill_dag.py",
+        folder / "others",
         home=folder / "home",
         MODELMILL_RECIPES=str(folder / "recipes"),
         MODELMILL_DEPLOYMENT=str(folder / "deployment.yaml"),
@@ -48,6 +66,44 @@ def test_each_recipe_is_a_dag_and_a_wrong_one_says_why(answers: dict[str, Any]) 
     assert answers["dags"] == ["demo", "other-is-wrong"]
     assert "modelmill push" in answers["wrong"]["other-is-wrong"]
     assert "data.source" in answers["wrong"]["other-is-wrong"]
+
+
+def test_recipes_stay_out_of_each_others_way(answers: dict[str, Any]) -> None:
+    found = answers["folders"]["others"]
+    assert sorted(found["good"]) == ["lanes", "one", "two"]
+    assert set(found["serialized"]) == set(found["good"]) | set(found["wrong"])
+    (copy,) = [id for id in found["wrong"] if id.startswith("my-recipe-copy-")]
+    assert set(found["wrong"]) == {copy, "both-is-wrong", "both-is-wrong-2", "twin-is-wrong"}
+    assert "'one' is that of one.yaml, too" in found["wrong"]["twin-is-wrong"]
+    assert len({id for id in found["groups"]["lanes"] if str(id).startswith("lane-")}) == 3
+
+
+def test_channels_of_different_names_are_different_assets(answers: dict[str, Any]) -> None:
+    good = answers["folders"]["others"]["good"]
+    assert good["one"] == [["modelmill://a-b/c", "modelmill://a-b/c"]]
+    assert good["two"] == [["modelmill://a/b-c", "modelmill://a/b-c"]]
+
+
+def test_a_folder_that_is_not_there_is_said_with_the_variables_name(answers: dict[str, Any]) -> None:
+    assert "there is no folder of recipes /nope" in answers["folders"]["/nope"]
+    assert "MODELMILL_RECIPES" in answers["folders"]["/nope"]
+
+
+@pytest.mark.parametrize("text", ["every day", "@nightly", "99 * * * *", "0 0 31 2 *"])
+def test_a_wrong_schedule_is_said_and_leaves_the_recipes_to_be_started_by_hand(
+    answers: dict[str, Any], text: str
+) -> None:
+    found = answers["schedules"][text]
+    assert found["demo"] is None
+    assert "other-is-wrong" in found
+    said = found["MODELMILL_SCHEDULE-is-wrong"]
+    assert repr(text) in said
+    assert "where: MODELMILL_SCHEDULE" in said
+
+
+@pytest.mark.parametrize("text", ["", "  ", "0 2 * * *", "@daily", "@quarterly", "@continuous", "@midnight"])
+def test_a_schedule_is_as_airflow_has_it_and_an_empty_one_is_none(answers: dict[str, Any], text: str) -> None:
+    assert answers["schedules"][text] == {"demo": text.strip() or None, "other-is-wrong": None}
 
 
 def test_parsing_loads_nothing_heavy(answers: dict[str, Any]) -> None:

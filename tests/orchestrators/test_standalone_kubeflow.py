@@ -95,3 +95,9 @@ def test_a_condition_takes_a_gates_decision(tmp_path: Path) -> None:
     executors = package["deploymentSpec"]["executors"]
     assert executors["exec-publish"]["container"]["image"] == "registry.example/modelmill-cpu:0.1.0"
     assert executors["exec-gate"]["container"]["image"] == "modelmill-cpu:0.1.0"
+
+
+def test_the_example_says_how_it_is_started() -> None:
+    ended = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "usage: python pipelines/examples/nightly_check.py FILE.yaml\n"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+import yaml
+
 from environments import ROOT
 from modelmill import recipe as recipes
-from modelmill.deployment import Deployment, SecretEnv
+from modelmill.core.errors import DeploymentError, RecipeError
+from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.line import Job
 from modelmill.runners.containers import GIT_VARIABLE, STEP_LABEL, ZONE_LABEL, Container, describe
-from modelmill.runners.parameters import decoded
+from modelmill.runners.parameters import decoded, for_cluster, relative_sources
 from modelmill.steps.publish.gitops_settings import GitOps
 
 DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
@@ -40,3 +46,42 @@ def test_a_release_secret_stands_for_that_of_all_steps_in_publish_alone() -> Non
     found = _containers(Deployment(store="s3://models/line", secrets=[key, user], release_secrets=[own]))
     assert list(found["publish"].secrets) == [own, user]
     assert all(list(item.secrets) == [key, user] for name, item in found.items() if name != "publish")
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("s3://", "no bucket's name"),
+        ("s3://b/line", "3 to 63"),
+        ("s3://UP CASE/x", "no bucket's name"),
+        ("s3://bucket/../x", "s3://BUCKET/PREFIX"),
+        ("s3://bucket/a b", "s3://BUCKET/PREFIX"),
+        ("https://bucket/x", "cannot be opened by https://"),
+        (".modelmill", "folder of this machine"),
+        ("/tmp/line", "each pod has a folder"),
+    ],
+)
+def test_a_store_that_no_pod_finds_is_refused(store: str, words: str) -> None:
+    with pytest.raises(DeploymentError) as caught:
+        _containers(Deployment(store=store))
+    assert words in str(caught.value)
+    assert "deployment: store" in str(caught.value)
+
+
+def test_a_directory_is_a_store_for_containers_on_one_machine() -> None:
+    assert _containers(Deployment(store="/tmp/line", backend=Backend.DOCKER))
+
+
+@pytest.mark.parametrize(
+    ("source", "relative"),
+    [("file:rows", True), ("file://rows", True), ("file:~/rows", True), ("file:/rows", False), ("file:///rows", False)],
+)
+def test_a_source_in_the_recipes_folder_is_refused_for_a_cluster(tmp_path: Path, source: str, relative: bool) -> None:
+    demo = yaml.safe_load(DEMO.read_text("utf-8"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**demo, "data": {**demo["data"], "source": source}}), "utf-8")
+    located = recipes.load(path)
+    assert relative_sources(located.recipe) == ({"data.source": source} if relative else {})
+    if relative:
+        with pytest.raises(RecipeError, match="modelmill push"):
+            for_cluster(located)

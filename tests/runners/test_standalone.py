@@ -65,6 +65,13 @@ def test_a_gate_gives_verdict_page_numbers_and_a_decision(lane: Mapping[str, Pat
     assert metadata["metrics"]["baseline"] == metadata["metrics"]["candidate"] == 0.99
 
 
+def test_a_place_where_no_output_can_be_made_is_named(lane: Mapping[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in ("/proc/x/o", str(tmp_path / "file" / "o")):
+        with pytest.raises(InputError, match="no output can be made in"):
+            component("gate", *given(lane, *GATE), "--output", f"verdict={place}", task=TASK, target="mine")
+
+
 def test_a_refusal_is_a_decision_and_no_failure(lane: Mapping[str, Path]) -> None:
     found = component("gate", *given(lane, *GATE), task=TASK, target="mine", policy_min_speedup=99)
     assert found["facts"]["verdict"] == "fail"

@@ -6,13 +6,6 @@ Airflow finds the DAGs in this file's globals. MODELMILL_SCHEDULE, a cron expres
 import os
 from pathlib import Path
 
-from modelmill.runners.airflow import dags_of
+from modelmill.runners.airflow_folder import dags_of_environment
 
-_deployment = os.environ.get("MODELMILL_DEPLOYMENT")
-globals().update(
-    dags_of(
-        Path(os.environ.get("MODELMILL_RECIPES", Path(__file__).parent / "recipes")),
-        Path(_deployment) if _deployment else None,
-        schedule=os.environ.get("MODELMILL_SCHEDULE"),
-    )
-)
+globals().update(dags_of_environment(os.environ, Path(__file__).parent / "recipes"))

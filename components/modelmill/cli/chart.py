@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from modelmill.core.s3_address import PATTERN
 from modelmill.deployment import Deployment
 from modelmill.line import LINE
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH
@@ -28,7 +29,8 @@ def values_schema(present: str) -> str:
     for name in FILLED:
         del deployment["properties"][name]
     # A pod has no folder of the machine that the chart is installed from.
-    deployment["properties"]["store"].update(pattern="^(s3://|/).", description="s3://BUCKET/PREFIX")
+    up = {"pattern": r"/\.\.(/|$)"}
+    deployment["properties"]["store"].update({"pattern": PATTERN, "not": up, "description": "s3://BUCKET/PREFIX"})
     del deployment["properties"]["store"]["default"]
     # Named one by one, so that a step that the line lacks is refused with its path.
     steps = deployment["properties"]["steps"]
@@ -37,7 +39,17 @@ def values_schema(present: str) -> str:
     steps.update(properties=dict.fromkeys(names, own), additionalProperties=False)
     schema["properties"]["deployment"] = deployment
     schema["$defs"] = {name: item for name, item in definitions.items() if name not in {"Zone", "Backend"}}
+    _close(deployment)
+    _close(schema["$defs"])
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _close(schema: Any) -> None:
+    """Refuse names that no pattern of a mapping's names allows; pydantic refuses them, and its schema does not."""
+    for item in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _close(item)
+    if isinstance(schema, dict) and "patternProperties" in schema:
+        schema["additionalProperties"] = False
 
 
 def values_rows(folder: Path) -> list[list[str]]:

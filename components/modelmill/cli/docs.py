@@ -157,6 +157,22 @@ def recipe_page() -> str:
     return "\n".join(parts + _definitions(schema))
 
 
+_DAG_FILE = """\
+## The DAG file
+
+[modelmill_dag.py](modelmill_dag.py) makes a DAG of each recipe (`*.yaml`, `*.yml`) in a folder. It reads three
+environment variables; an empty one is as one that is not set.
+
+| variable | names | what is wrong is said by |
+| --- | --- | --- |
+| `MODELMILL_RECIPES` | the folder; `recipes` beside the file, where it is not set | an import error, where it is not \
+there; a wrong recipe, and the second of two of one name, by a DAG `FILE-is-wrong` beside the others |
+| `MODELMILL_DEPLOYMENT` | the deployment's file, described below | an import error |
+| `MODELMILL_SCHEDULE` | when all of them run: a cron expression of five fields, or a word such as `@daily` | a DAG \
+`MODELMILL_SCHEDULE-is-wrong`; until it is mended, the recipes' DAGs stay and start by hand alone |
+"""
+
+
 def deployment_page() -> str:
     """dags/README.md: every field of a deployment."""
     schema = Deployment.model_json_schema()
@@ -165,6 +181,7 @@ def deployment_page() -> str:
         "Written by `make docs` from `modelmill/deployment.py`. A deployment says where the line runs, on one machine, "
         "on Kubeflow and on Airflow alike; nothing of it is in a step key. "
         "[../pipelines/deployment.yaml](../pipelines/deployment.yaml) is one to start from.\n",
+        _DAG_FILE,
         f"## Deployment\n\n{_fields(schema)}\n",
     ]
     return "\n".join(parts + _definitions(schema))

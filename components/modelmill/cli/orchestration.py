@@ -11,6 +11,7 @@ from modelmill import deployment as deployments
 from modelmill import recipe as recipes
 from modelmill.cli.options import DeploymentOption, RecipeArgument, SetOption
 from modelmill.cli.output import print_text
+from modelmill.deployment import Backend
 from modelmill.line import Job
 from modelmill.runners import kubeflow
 from modelmill.runners.containers import describe
@@ -32,7 +33,8 @@ def compile_pipeline(
     deployment.
     """
     located = recipes.load(recipe, overrides or [])
-    deployed = deployments.load(deployment)
+    # Kubeflow's tasks are pods, whatever a DAG's are.
+    deployed = deployments.load(deployment).model_copy(update={"backend": Backend.KUBERNETES})
     if store is not None:
         deployed = deployed.model_copy(update={"store": store})
     for_cluster(located)

@@ -13,6 +13,7 @@ from modelmill.cli.options import DeploymentOption, JsonOption, RecipeArgument, 
 from modelmill.cli.output import print_json, print_table, print_text
 from modelmill.core.contract import Zone
 from modelmill.core.errors import UsageError
+from modelmill.deployment import Backend
 from modelmill.line import Job
 from modelmill.runners import cron as crons
 from modelmill.runners import kubeflow
@@ -74,7 +75,8 @@ def create(
     """
     schedule = crons.parse(cron)
     located, parameters = chosen(recipe, overrides or [])
-    deployed = deployments.load(deployment)
+    # Kubeflow's tasks are pods, whatever a DAG's are.
+    deployed = deployments.load(deployment).model_copy(update={"backend": Backend.KUBERNETES})
     if store is not None:
         deployed = deployed.model_copy(update={"store": store})
     for_cluster(located)

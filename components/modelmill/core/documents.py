@@ -13,12 +13,20 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from modelmill.core.errors import InputError
+from modelmill.core.errors import DeploymentError, InputError, RecipeError
 
 T = TypeVar("T", bound=BaseModel)
 
 MAX_BYTES = 1 << 20
 MAX_REPORTED = 5
+_START = {
+    "recipe": "; modelmill init starts a recipe",
+    "deployment": "; pipelines/deployment.yaml in modelmill's source is one to start from",
+}
+_DESCRIBED = {
+    RecipeError: "; modelmill schema describes every field",
+    DeploymentError: "; dags/README.md in modelmill's source describes every field",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -84,7 +92,7 @@ def read_mapping(path: Path, error: type[InputError], kind: str) -> dict[str, An
         text = path.read_bytes().decode()
     except FileNotFoundError:
         what = f"there is no {kind} {path}"
-        raise error(what, where=str(path), fix="check the path; modelmill init starts a recipe") from None
+        raise error(what, where=str(path), fix=f"check the path{_START.get(kind, '')}") from None
     except UnicodeDecodeError as problem:
         what = f"the {kind} is not UTF-8 text (byte {problem.start})"
         raise error(what, where=str(path), fix="save it as UTF-8") from None
@@ -118,7 +126,7 @@ def validate(model: type[T], value: Mapping[str, Any], where: str, error: type[I
             lines.append(f"and {len(found) - MAX_REPORTED} more")
         first = dotted(model, found[0]["loc"])
         what = "; ".join(lines)
-        fix = f"mend {'these fields' if len(found) > 1 else 'the field'}; modelmill schema describes every field"
+        fix = f"mend {'these fields' if len(found) > 1 else 'the field'}{_DESCRIBED.get(error, '')}"
         raise error(what, where=f"{where}, {first}" if first else where, fix=fix) from None
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from modelmill.core.cache import cache_directory
-from modelmill.core.errors import UsageError
 from modelmill.core.manifest import Manifest
 from modelmill.core.progress import Progress
+from modelmill.core.s3_address import parse_store
 from modelmill.core.s3_artifacts import S3Artifacts
 from modelmill.core.s3_client import Bucket
 from modelmill.core.s3_scratch import S3Scratch, S3ScratchFolder
@@ -43,12 +42,7 @@ class S3Store:
         Raises:
             UsageError: The URI names no bucket, or more than a bucket and a prefix.
         """
-        match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[^/?#@\s]+)*)/?", uri)
-        if match is None or ".." in match[2].split("/"):
-            what = "the store's URI is not of the form s3://BUCKET/PREFIX"
-            fix = "give bucket and prefix alone; credentials and endpoint come from AWS_* variables or ~/.aws"
-            raise UsageError(what, fix=fix)
-        return cls(Bucket(match[1], match[2].strip("/")), cache_directory())
+        return cls(Bucket(*parse_store(uri)), cache_directory())
 
     def artifact_uri(self, digest: str) -> str:
         """The artifact's ``s3://`` prefix."""

@@ -9,15 +9,12 @@ import importlib
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup
+from airflow.sdk import DAG, Asset, Param, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from modelmill import deployment as deployments
 from modelmill import recipe as recipes
-from modelmill.core.errors import ModelmillError
 from modelmill.deployment import Backend, Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import (
@@ -46,29 +43,6 @@ _BACKENDS = {
     Backend.KUBERNETES: "modelmill.runners.airflow_pod",
     Backend.DOCKER: "modelmill.runners.airflow_docker",
 }
-
-
-def dags_of(folder: Path, deployment: Path | None = None, **settings: Any) -> dict[str, DAG]:
-    """One DAG for each recipe in a folder; one that is wrong takes none of the others with it.
-
-    Args:
-        folder: Holds recipes as .yaml.
-        deployment: The deployment's YAML file.
-        settings: As `dag_of` takes them.
-
-    Returns:
-        DAG id → DAG, for a DAG file to add to its globals. A wrong recipe is a DAG of its file's name that says what
-        is wrong as soon as it is started.
-    """
-    deployed = deployments.load(deployment)
-    found = {}
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            dag = dag_of(recipes.load(path), deployed, **settings)
-        except ModelmillError as problem:
-            dag = _broken(path, problem)
-        found[dag.dag_id] = dag
-    return found
 
 
 def dag_of(located: recipes.Located, deployment: Deployment, *, schedule: str | None = None, **settings: Any) -> DAG:
@@ -131,8 +105,9 @@ def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -
             operator = operator_of(container, described, deployment, asset)
         else:
             if container.lane not in lanes:
-                # Task ids stay those of the line, which names the lane itself; a group's id may hold no dot.
-                group = f"lane-{container.lane.replace('.', '__')}"
+                # Task ids stay those of the line, which names the lane itself. A group's id may hold no dot; capital
+                # letters stand in no target's name, so that a.b and a__b stay two groups.
+                group = f"lane-{container.lane.replace('.', '_DOT_')}"
                 lanes[container.lane] = TaskGroup(group, group_display_name=container.lane, prefix_group_id=False)
             with lanes[container.lane]:
                 operator = operator_of(container, described, deployment, asset)
@@ -144,9 +119,11 @@ def wire(described: Described, recipe: recipes.Recipe, deployment: Deployment) -
 
 
 def _asset(recipe: recipes.Recipe) -> Asset:
-    """What downstream DAGs wait for: a channel that has moved."""
-    publish = recipe.publish
-    return Asset(f"modelmill-{publish.model}-{publish.channel}", uri=f"modelmill://{publish.model}/{publish.channel}")
+    """What downstream DAGs wait for: a channel that has moved.
+
+    Its name is its URI: Airflow activates one of two assets of one name, and the DAGs of the other never run again.
+    """
+    return Asset(uri=f"modelmill://{recipe.publish.model}/{recipe.publish.channel}")
 
 
 class Template(str):
@@ -256,17 +233,3 @@ def _words(described: Described) -> str:
         f"A start takes the recipe's run-time fields; what the store already holds is not done again. A model that the "
         f"gate refuses ends with `publish` skipped and `{FINISH}` done: its log names the report.\n"
     )
-
-
-def _broken(path: Path, problem: ModelmillError) -> DAG:
-    """A DAG that says why a recipe has none; named by the file, since a wrong recipe may have no name."""
-    told = str(problem)
-
-    def say(context: Mapping[str, Any]) -> None:
-        raise AirflowFailException(told)
-
-    with DAG(
-        dag_id=f"{path.stem}-is-wrong", schedule=None, doc_md=f"```\n{told}\n```", tags=["modelmill", "wrong"]
-    ) as dag:
-        BaseOperator(task_id=BEGIN, pre_execute=say)
-    return dag

@@ -89,8 +89,8 @@ def operator(
         command=command,
         environment=dict(env),
         mounts=mounts,
-        # Docker's g is Kubernetes' Gi; what Kubernetes calls G becomes 7 % more.
-        mem_limit=container.resources.memory.removesuffix("i").lower(),
+        # As a number: Docker's units are others than Kubernetes'.
+        mem_limit=container.resources.memory_bytes,
         device_requests=gpus,
         network_mode="host",
         mount_tmp_dir=False,

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from modelmill.core.contract import Closed, StepContract, Zone
-from modelmill.core.errors import DeploymentError, OutsideError
+from modelmill.core.errors import DeploymentError, OutsideError, UsageError
 from modelmill.core.history import IMAGE_VARIABLE
-from modelmill.deployment import Deployment, Pool, Resources, SecretEnv
+from modelmill.core.s3_address import parse_store
+from modelmill.deployment import Backend, Deployment, Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand, require_prices
 from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
 
@@ -232,7 +233,7 @@ def describe_step(
         device: Which of the deployment's images and pools.
 
     Raises:
-        DeploymentError: The store is a folder of this machine, or there is no image or pool for the device.
+        DeploymentError: No container finds the store, or there is no image or pool for the device.
     """
     _check_store(deployment)
     arguments: list[Argument] = []
@@ -254,9 +255,22 @@ def describe_step(
 
 
 def _check_store(deployment: Deployment) -> None:
-    if not deployment.store.startswith(("s3://", "/")):
-        what = f"the store {deployment.store} is a folder of this machine, which no container has"
-        raise DeploymentError(what, where="deployment: store", fix="name s3://BUCKET/PREFIX (--store s3://…)")
+    """Check that a container finds the store."""
+    store, where, fix = deployment.store, "deployment: store", "name s3://BUCKET/PREFIX (--store s3://…)"
+    if store.startswith("s3:"):
+        try:
+            parse_store(store)
+        except UsageError as problem:
+            raise DeploymentError(problem.what, where=where, fix=problem.fix) from None
+    elif "://" in store:
+        what = f"a store cannot be opened by {store.partition(':')[0]}://"
+        raise DeploymentError(what, where=where, fix=fix)
+    elif not store.startswith("/"):
+        what = f"the store {store} is a folder of this machine, which no container has"
+        raise DeploymentError(what, where=where, fix=fix)
+    elif deployment.backend is Backend.KUBERNETES:
+        what = f"the store {store} is a folder, and each pod has a folder {store} of its own"
+        raise DeploymentError(what, where=where, fix=f"{fix}; a directory is for backend: docker, on one machine")
 
 
 def _on_device(task: Task) -> bool:

@@ -89,8 +89,13 @@ def _address(host: str | None) -> str:
     if not address:
         what = "there is no address of Kubeflow Pipelines"
         raise UsageError(what, where="--host", fix=f"give --host https://…/pipeline, or set {HOST_VARIABLE}")
-    parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        # A port that is no number shows when it is asked for.
+        complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete:
         what = f"{address!r} is no address"
         raise UsageError(what, where="--host", fix="write http:// or https:// and the server's name")
     if parts.username or parts.password:

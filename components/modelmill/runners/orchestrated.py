@@ -22,7 +22,7 @@ from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.deployment import Deployment, Prices
-from modelmill.line import Job, Task, decide, expand
+from modelmill.line import LINE, Job, Task, decide, expand
 from modelmill.recipe import Located, Recipe, from_mapping
 from modelmill.runners import container, findings
 from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
@@ -69,6 +69,11 @@ def run_task(
     Raises:
         ModelmillError: As the task raises it; the run's record holds it, too.
     """
+    steps = [node.id for node in LINE]
+    if name not in (BEGIN, DECIDE, FINISH) and name.partition(".")[0] not in steps:
+        what = f"there is no task {name!r}"
+        known = ", ".join([BEGIN, *steps, DECIDE, FINISH])
+        raise UsageError(what, where="TASK", fix=f"the tasks are, with .TARGET after those of a lane: {known}")
     if name == BEGIN:
         return _begin(store, run, overrides)
     if name == FINISH:

@@ -141,4 +141,6 @@ def relative_sources(recipe: Recipe) -> dict[str, str]:
     """The sources that are paths from the recipe's folder, by field."""
     sources = {"model.source": recipe.model.source, "data.source": recipe.data.source}
     found = {name: source for name, source in sources.items() if source.startswith("file:")}
-    return {name: source for name, source in found.items() if not source.removeprefix("file:").startswith("/")}
+    # As `Located.source` reads them: file://model is model in the recipe's folder.
+    paths = {name: source.removeprefix("file:").removeprefix("//") for name, source in found.items()}
+    return {name: found[name] for name, path in paths.items() if not path.startswith("/")}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +80,7 @@ def run_component(
     prepared = prepare(contract, settings, keyed, progress)
     with ExitStack() as stack:
         beside = next(iter(outputs.values())).parent if outputs else None
-        if beside:
-            beside.mkdir(parents=True, exist_ok=True)
-        # Beside the outputs, so that each appears whole by one rename.
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".modelmill-", dir=beside)))
+        work = stack.enter_context(_workplace(beside))
         found = {port.name: work / port.name for port in contract.output_ports}
         scratch = {name: work / name for name in scratch_of(contract.outputs)}
         for path in (*found.values(), *scratch.values()):
@@ -102,6 +99,20 @@ def run_component(
         for name, path in outputs.items():
             _place(found[known[name] or ""], path, html=_is_html(component, name))
     return Made(prepared.key, {name: item.digest for name, item in made.items()}, facts)
+
+
+@contextmanager
+def _workplace(beside: Path | None) -> Iterator[Path]:
+    """A folder to work in, beside the outputs, so that each appears whole by one rename."""
+    try:
+        if beside:
+            beside.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".modelmill-", dir=beside)
+    except OSError as problem:
+        what = f"no output can be made in {beside or tempfile.gettempdir()}: {problem.strerror}"
+        raise UsageError(what, where="--output", fix="name a path in a folder that you may write to") from None
+    with folder as name:
+        yield Path(name)
 
 
 def _is_html(component: Component, name: str) -> bool:
