@@ -34,8 +34,8 @@ def test_a_pipeline_holds_the_recipe_in_no_argument_and_no_secret(tmp_path: Path
     ended = _compile(DEMO, "--output", output, "--store", "s3://bucket/line")
     assert ended.returncode == 0, ended.stderr
     executors = yaml.safe_load(output.read_text("utf-8").split("\n---")[0])["deploymentSpec"]["executors"]
-    (variable,) = executors["exec-begin"]["container"]["env"]
-    assert json.loads(base64.urlsafe_b64decode(variable["value"]))["name"] == "demo"
+    env = {item["name"]: item["value"] for item in executors["exec-begin"]["container"]["env"]}
+    assert json.loads(base64.urlsafe_b64decode(env["MODELMILL_RECIPE"]))["name"] == "demo"
     assert not any("botocore-operations" in " ".join(item["container"]["command"]) for item in executors.values())
 
 
