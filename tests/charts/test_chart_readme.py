@@ -88,7 +88,7 @@ def test_the_commands_run_and_make_the_secrets_that_the_values_name(
     for name, text in s3_server.environment(folder / "cache").items():
         monkeypatch.setenv(name, text)
     pushed, airflow, kubeflow, compiled = block("tested", "bash")
-    _run(pushed.replace("BUCKET", s3_server.bucket), helm, folder)
+    _run(pushed.replace("my-bucket", s3_server.bucket), helm, folder)
     model = recipes.load(folder / "demo.yaml").recipe.model.source
     assert model.startswith(f"s3://{s3_server.bucket}/line/artifacts/")
     for text, name, namespace in (

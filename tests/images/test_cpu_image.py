@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from modelmill import recipe as recipes
-from modelmill.deployment import Deployment
+from modelmill.deployment import Backend, Deployment
 from modelmill.line import Job
 from modelmill.runners.containers import WRITABLE, Container, describe
 from orchestrate import orchestrate
@@ -60,7 +60,8 @@ def test_containers_on_a_local_store_need_no_network_no_root_and_write_their_fol
         )  # fmt: skip
         return None if ended.returncode == 0 else ended.stderr
 
-    deployment = Deployment(store=str(shared / "store"), mounts=[str(tmp_path)], images={"cpu": cpu_image})
+    store, images = str(shared / "store"), {"cpu": cpu_image}
+    deployment = Deployment(store=store, backend=Backend.DOCKER, mounts=[str(tmp_path)], images=images)
     found = orchestrate(describe(Job(recipes.load(path), deployment)), shared, "containers", execute=execute)
     assert set(found.pointers) == {"begin", "fetch"}, found.errors
     assert os.geteuid() != 123456

@@ -61,7 +61,7 @@ def test_a_store_on_this_machine_and_an_output_of_another_kind_are_refused(tmp_p
     for arguments, said in (
         (["--output", tmp_path / "out.yaml"], "no container has"),
         (["--output", tmp_path / "out.json", "--store", "s3://bucket/line"], "does not end in .yaml"),
-        (["--output", tmp_path / "out.yaml", "--store", "s3://b/l", "--set", "task=other"], "structural"),
+        (["--output", tmp_path / "out.yaml", "--store", "s3://bucket/l", "--set", "task=other"], "structural"),
     ):
         ended = _compile(DEMO, *arguments)
         assert ended.returncode == 2, arguments
@@ -70,7 +70,7 @@ def test_a_store_on_this_machine_and_an_output_of_another_kind_are_refused(tmp_p
 
 def test_a_step_that_is_not_in_the_line_is_refused_by_name(tmp_path: Path) -> None:
     deployment = tmp_path / "deployment.yaml"
-    deployment.write_text("store: s3://b/l\nsteps: {retrian: {retries: 1}}\n", "utf-8")
+    deployment.write_text("store: s3://bucket/l\nsteps: {retrian: {retries: 1}}\n", "utf-8")
     ended = _compile(DEMO, "--output", tmp_path / "out.yaml", "--deployment", deployment)
     assert ended.returncode == 2
     assert "steps.retrian" in ended.stderr

@@ -277,7 +277,7 @@ def test_a_recipe_of_relative_sources_is_refused_before_anything_is_sent(
     recipe = yaml.safe_load(DEMO.read_text("utf-8"))
     recipe["data"]["source"] = "file:rows"
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
-    code, _, err = say("create", tmp_path / "recipe.yaml", "--cron", "0 2 * * *", "--store", "s3://b/l")
+    code, _, err = say("create", tmp_path / "recipe.yaml", "--cron", "0 2 * * *", "--store", "s3://bucket/l")
     assert code == 2
     assert "modelmill push" in err
     assert server.requests == []

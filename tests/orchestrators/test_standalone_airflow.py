@@ -20,6 +20,7 @@ from environments import ROOT, airflow_environment, airflow_python, asked_airflo
 from modelmill.cli.main import app
 from modelmill.runners.containers import SETTINGS_VARIABLE
 from podman import Podman
+from seaweed import Seaweed
 
 ASK = ROOT / "tests" / "orchestrators" / "ask_standalone.py"
 EXAMPLES = ROOT / "dags" / "examples"
@@ -126,7 +127,7 @@ def test_what_is_wrong_is_said_when_the_dag_is_parsed(steps: dict[str, Any]) -> 
         assert words in steps["refusals"][name], name
 
 
-def _production(folder: Path, checkpoint: Path) -> Path:
+def _production(folder: Path, checkpoint: Path, store: str) -> str:
     """A store in which the channel production of the model tickets names a bundle."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lane_artifacts, "LABELS", LABELS)
@@ -134,15 +135,18 @@ def _production(folder: Path, checkpoint: Path) -> Path:
     inputs = (("models", "model"), ("choices", "choice"), ("verdicts", "verdict"))
     arguments = [item for name, port in inputs for item in ("--input", f"{name}={lane[port]}")]
     sets = ["--set", "model=tickets", "--set", "channel=production"]
-    store = folder / "store"
-    ended = CliRunner().invoke(app, ["component", "publish", *arguments, *sets, "--store", str(store)])
+    ended = CliRunner().invoke(app, ["component", "publish", *arguments, *sets, "--store", store])
     assert ended.exception is None, ended.exception
     return store
 
 
-def test_the_example_checks_what_production_serves(tmp_path: Path, tiny_bert: Path) -> None:
-    store = _production(tmp_path, tiny_bert)
-    (tmp_path / "deployment.yaml").write_text(yaml.safe_dump({"store": str(store)}), "utf-8")
+def test_the_example_checks_what_production_serves(
+    tmp_path: Path, tiny_bert: Path, s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.environment(tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    store = _production(tmp_path, tiny_bert, f"s3://{s3_server.bucket}/production")
+    (tmp_path / "deployment.yaml").write_text(yaml.safe_dump({"store": store}), "utf-8")
     found = ask(tmp_path, "until-step", "nightly_check.py")
     assert found["upstream"] == {
         "serving_model": [],
@@ -170,7 +174,8 @@ def test_the_example_runs_as_a_dag_with_its_step_in_a_container(
     podman: Podman, cpu_image: str, tmp_path: Path, tiny_bert: Path
 ) -> None:
     home, socket = tmp_path / "home", tmp_path / "podman.sock"
-    deployment = {"store": str(_production(tmp_path, tiny_bert)), "backend": "docker", "images": {"cpu": cpu_image}}
+    store = _production(tmp_path, tiny_bert, str(tmp_path / "store"))
+    deployment = {"store": store, "backend": "docker", "images": {"cpu": cpu_image}}
     (tmp_path / "deployment.yaml").write_text(yaml.safe_dump(deployment), "utf-8")
     environment = airflow_environment(
         home, DOCKER_HOST=f"unix://{socket}", MODELMILL_DEPLOYMENT=str(tmp_path / "deployment.yaml")

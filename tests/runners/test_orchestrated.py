@@ -18,7 +18,7 @@ from modelmill import recipe as recipes
 from modelmill.core import records
 from modelmill.core.local_store import LocalStore
 from modelmill.core.stores import open_store
-from modelmill.deployment import Deployment, Prices
+from modelmill.deployment import Backend, Deployment, Prices
 from modelmill.line import Job
 from modelmill.runners.containers import GIT_VARIABLE, Described, describe
 from modelmill.runners.kubeflow import POINTER, compile_to
@@ -49,8 +49,9 @@ def _absolute(folder: Path) -> Path:
     return folder
 
 
-def _described(folder: Path, store: Path) -> Described:
-    deployed = Deployment(store=str(store), mounts=[str(folder)], prices=PRICES)
+def _described(folder: Path, store: Path, **changes: Any) -> Described:
+    fields = {"store": str(store), "backend": Backend.DOCKER, "mounts": [str(folder)], "prices": PRICES, **changes}
+    deployed = Deployment.model_validate(fields)
     return describe(Job(recipes.load(folder / "recipe.yaml"), deployed))
 
 
@@ -104,7 +105,9 @@ def test_a_promotion_goes_into_git_and_a_pin_there_holds_the_run_back_in_words(
     store = tmp_path / "store"
     shutil.copytree(ran, store)
     repository = make_repository(tmp_path / "overlays.git")
-    deployment = Deployment(store=str(store), mounts=[str(folder)], git=GitOps(remote=str(repository)))
+    deployment = Deployment(
+        store=str(store), backend=Backend.DOCKER, mounts=[str(folder)], git=GitOps(remote=str(repository))
+    )
     described = describe(Job(recipes.load(folder / "recipe.yaml"), deployment))
     publish = next(item for item in described.containers if item.id == "publish")
 
@@ -173,7 +176,7 @@ def test_a_text_that_looks_like_a_template_or_a_number_stays_text(folder: Path, 
     value = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
     value["data"]["columns"] = {"text": "{{ dag_run.conf }}"}
     (folder / "template.yaml").write_text(yaml.safe_dump(value), "utf-8")
-    deployed = Deployment(store=str(tmp_path / "store"), mounts=[str(folder)], prices=PRICES)
+    deployed = Deployment(store=str(tmp_path / "store"), backend=Backend.DOCKER, mounts=[str(folder)], prices=PRICES)
     job = Job(recipes.load(folder / "template.yaml"), deployed)
     described = describe(job)
     said = json.dumps([[container.arguments, dict(container.env)] for container in described.containers], default=str)
@@ -212,7 +215,7 @@ def test_a_failed_task_ends_the_run_as_failed_and_a_second_start_finishes(
 
 
 def test_a_source_outside_the_declared_mounts_is_refused(folder: Path, tmp_path: Path) -> None:
-    described = describe(Job(recipes.load(folder / "recipe.yaml"), Deployment(store=str(tmp_path / "store"))))
+    described = _described(folder, tmp_path / "store", mounts=[])
     found = orchestrate(described, tmp_path, "outside")
     assert "mount" in found.errors["fetch"]
 

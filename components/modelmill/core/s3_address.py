@@ -20,7 +20,9 @@ def parse_store(uri: str) -> tuple[str, str]:
     """
     bucket, slash, prefix = uri.removeprefix("s3://").partition("/")
     if not re.fullmatch(_BUCKET, bucket):
-        what = f"{bucket!r} in the store's address {uri!r} is no bucket's name"
+        # What stands before an @ may be a key and its secret: it is not repeated.
+        told = "what the store's address names" if "@" in uri else f"{bucket!r} in the store's address {uri!r}"
+        what = f"{told} is no bucket's name"
         fix = "write s3://BUCKET/PREFIX; a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens"
         raise UsageError(what, fix=fix)
     path = (slash + prefix).removesuffix("/")
