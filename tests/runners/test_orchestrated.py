@@ -105,10 +105,7 @@ def test_a_promotion_goes_into_git_and_a_pin_there_holds_the_run_back_in_words(
     store = tmp_path / "store"
     shutil.copytree(ran, store)
     repository = make_repository(tmp_path / "overlays.git")
-    deployment = Deployment(
-        store=str(store), backend=Backend.DOCKER, mounts=[str(folder)], git=GitOps(remote=str(repository))
-    )
-    described = describe(Job(recipes.load(folder / "recipe.yaml"), deployment))
+    described = _described(folder, store, git=GitOps(remote=str(repository)))
     publish = next(item for item in described.containers if item.id == "publish")
 
     def told(task: str) -> None:

@@ -169,8 +169,8 @@ def test_the_bootstrap_alone_would_pass_most_candidates_at_the_margin() -> None:
     assert gate.passed < 0.05
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.figures
+@pytest.mark.timeout(3600)
 def test_the_bootstraps_error_rate_is_what_the_readme_says() -> None:
     lines = [
         "| rows | classes | passes: one-sided | sparse | frequent | BCa alone: one-sided | sparse | frequent |",
