@@ -17,10 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelmill.core.errors import InputError
+from modelmill.core.signature import KEY_VARIABLE, PASSWORD_VARIABLE
 
-KEY_VARIABLE = "MODELMILL_SIGNING_KEY"
-"""The environment variable of the private key: its path, or the PEM itself, as a secret has it."""
-PASSWORD_VARIABLE = "MODELMILL_SIGNING_KEY_PASSWORD"
 _LONGEST = 1 << 16
 _HASHES: Mapping[str, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {
     "secp256r1": hashes.SHA256,

@@ -28,6 +28,9 @@ from modelmill.core.manifest import MANIFEST, canonical, sha256_of
 if TYPE_CHECKING:
     from modelmill.core.keys import PrivateKey, PublicKey
 
+KEY_VARIABLE = "MODELMILL_SIGNING_KEY"
+"""The environment variable of the private key: its path, or the PEM itself, as a secret has it."""
+PASSWORD_VARIABLE = f"{KEY_VARIABLE}_PASSWORD"
 IN_TOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://model_signing/signature/v1.0"

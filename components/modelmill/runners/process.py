@@ -24,7 +24,7 @@ from modelmill.core.stepkey import InputDigests
 from modelmill.core.stores import open_store
 from modelmill.line import NODES
 from modelmill.runners import container
-from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES
+from modelmill.steps.publish.contract import RELEASE_VARIABLES
 
 
 class StepOutcome(Closed):

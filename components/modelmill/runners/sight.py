@@ -5,6 +5,7 @@ All paths are mounted where they are, so that a path means the same inside and o
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator
@@ -13,13 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from modelmill.core.signature import KEY_VARIABLE
 from modelmill.core.store import Store
 from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.line import Job
 from modelmill.runners import engine
 from modelmill.runners.containers import describe
 from modelmill.steps.fetch.sources.package import distribution_of
-from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES
+from modelmill.steps.publish.contract import RELEASE_VARIABLES
 
 _NO_RUN = "none"
 _CREDENTIALS = "AWS_"
@@ -124,8 +126,17 @@ def _is_directory(store: str) -> bool:
 
 
 def secret_values(names: Iterable[str]) -> dict[str, str]:
-    """The values of secrets on this machine: environment variables, those that are set."""
-    return {name: os.environ[name] for name in names if name in os.environ}
+    """The values of secrets on this machine: environment variables, those that are set.
+
+    Of a signing key that is named by its path it is the key itself: no container has the file.
+    """
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    key = Path(found.get(KEY_VARIABLE) or os.devnull)
+    # What cannot be read, or is the key already, is for publish to take or to refuse.
+    with contextlib.suppress(OSError, ValueError):
+        if key.is_file():
+            found[KEY_VARIABLE] = key.read_text("utf-8")
+    return found
 
 
 def _files(job: Job) -> list[str]:

@@ -184,10 +184,11 @@ def test_usual_addresses_are_taken(remote: str) -> None:
     assert GitOps(remote=remote).remote == remote
 
 
-def test_only_publish_is_started_with_the_keys_of_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELMILL_GIT_TOKEN", TOKEN)
-    assert process.environment_of("publish")["MODELMILL_GIT_TOKEN"] == TOKEN
-    assert "MODELMILL_GIT_TOKEN" not in process.environment_of("fetch")
+@pytest.mark.parametrize("variable", ["MODELMILL_GIT_TOKEN", "MODELMILL_SIGNING_KEY", "MODELMILL_SIGNING_KEY_PASSWORD"])
+def test_only_publish_is_started_with_the_keys_of_the_release(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, TOKEN)
+    assert process.environment_of("publish")[variable] == TOKEN
+    assert variable not in process.environment_of("fetch")
 
 
 def test_nothing_is_left_on_the_disk(

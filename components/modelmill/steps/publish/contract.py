@@ -10,7 +10,11 @@ from typing import Annotated
 from pydantic import Field
 
 from modelmill.core.contract import JSON, Closed, Kind, PortType, StepContract, Unkeyed, Zone, port
-from modelmill.steps.publish.gitops_settings import GitOps
+from modelmill.core.signature import KEY_VARIABLE
+from modelmill.steps.publish.gitops_settings import GIT_VARIABLES, GitOps
+
+RELEASE_VARIABLES = (GIT_VARIABLES, KEY_VARIABLE)
+"""What the names of the release's keys begin with in the environment, which publish alone is given."""
 
 
 @dataclass(frozen=True)

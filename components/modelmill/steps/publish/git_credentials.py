@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelmill.steps.publish.gitops_settings import RELEASE_VARIABLES, GitOps
+from modelmill.steps.publish.gitops_settings import GIT_VARIABLES, GitOps
 
 _KEPT = {"GIT_EXEC_PATH", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
 
@@ -28,7 +28,7 @@ class Credentials:
         """The variables MODELMILL_GIT_…; one that is empty is as one that is not set."""
 
         def value(name: str) -> str | None:
-            return environment.get(RELEASE_VARIABLES + name) or None
+            return environment.get(GIT_VARIABLES + name) or None
 
         token = value("TOKEN")
         return cls(
@@ -85,7 +85,7 @@ def environment_of(settings: GitOps, credentials: Credentials, folder: Path) -> 
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in _KEPT or not name.startswith(("GIT_", RELEASE_VARIABLES))
+        if name in _KEPT or not name.startswith(("GIT_", GIT_VARIABLES))
     }
     numbered: dict[str, str] = {}
     for index, (name, value) in enumerate(config.items()):

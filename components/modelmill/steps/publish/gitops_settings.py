@@ -12,8 +12,8 @@ from modelmill.core.contract import Closed
 from modelmill.core.errors import StoreError
 from modelmill.core.manifest import safe_name
 
-RELEASE_VARIABLES = "MODELMILL_GIT_"
-"""What the variables with credentials begin with, which publish alone is given."""
+GIT_VARIABLES = "MODELMILL_GIT_"
+"""What the variables with credentials begin with."""
 _SCP = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9._-]+:[^:]+")
 _REF = re.compile(r"(?!.*(\.\.|//|\.lock(/|$)|/\.))[A-Za-z0-9_][A-Za-z0-9._/-]*(?<![./])")
 

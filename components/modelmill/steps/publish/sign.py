@@ -7,8 +7,9 @@ from pathlib import Path
 from modelmill.core import signature
 from modelmill.core.bundle import BUNDLE_DOCUMENT, SIGNATURE, BundleDocument
 from modelmill.core.errors import InputError
-from modelmill.core.keys import KEY_VARIABLE, PrivateKey, signing_key
+from modelmill.core.keys import PrivateKey, signing_key
 from modelmill.core.manifest import canonical, sha256_of
+from modelmill.core.signature import KEY_VARIABLE
 from modelmill.steps.publish.contract import Settings
 
 

@@ -1,0 +1,35 @@
+"""What containers on this machine are given of the keys of who starts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelmill import recipe as recipes
+from modelmill.core.local_store import LocalStore
+from modelmill.deployment import Deployment
+from modelmill.line import Job
+from modelmill.runners import sight
+from modelmill.runners.containers import describe
+from signing_keys import make_keys
+from whole_line import make_recipe
+
+
+def test_a_signing_key_is_for_publish_alone_and_read_where_its_path_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = make_keys(tmp_path / "keys")
+    monkeypatch.setenv("MODELMILL_SIGNING_KEY", str(keys.private))
+    job = Job(recipes.load(make_recipe(tmp_path)), Deployment())
+    with sight.on_this_machine(job, LocalStore(tmp_path / "store")) as here:
+        secrets = {item.id: {secret.name for secret in item.secrets} for item in describe(here).containers}
+        assert str(keys.private.parent) not in sight.binds(here.deployment)
+    holders = {id for id, names in secrets.items() if "MODELMILL_SIGNING_KEY" in names}
+    assert holders == {"publish"}
+    content = keys.private.read_text("utf-8")
+    assert sight.secret_values(secrets["publish"])["MODELMILL_SIGNING_KEY"] == content
+    monkeypatch.setenv("MODELMILL_SIGNING_KEY", content)
+    assert sight.secret_values(["MODELMILL_SIGNING_KEY"]) == {"MODELMILL_SIGNING_KEY": content}
+    monkeypatch.setenv("MODELMILL_SIGNING_KEY", "/no/such/key.pem")
+    assert sight.secret_values(["MODELMILL_SIGNING_KEY"]) == {"MODELMILL_SIGNING_KEY": "/no/such/key.pem"}
