@@ -9,7 +9,10 @@ import pytest
 from lane_artifacts import judge_lane, publish_lanes
 from modelmill.core.bundle import verify
 from modelmill.core.evidence import LaneEvidence, Verdict
+from modelmill.reports import render
 from modelmill.reports.unrendered import rendered
+from modelmill.runners import view
+from modelmill.runners.result import RunDocument, Status
 from modelmill.steps.gate import run as gate
 from modelmill.steps.publish import run as publish
 
@@ -41,3 +44,13 @@ def test_a_bundle_is_published_without_its_report(
     bundle = publish_lanes(tmp_path / "bundle", {"cpu-int8": judge_lane(tmp_path / "lane", tiny_bert)})
     assert verify(bundle).lanes == {"cpu-int8": "."}
     assert "could not be rendered" in (bundle / "report.html").read_text("utf-8")
+
+
+def test_a_run_ends_without_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "render_run", fails)
+    document = RunDocument(
+        run="night", recipe="banking", recipe_digest="sha256:0", status=Status.PROMOTED, started_at="2026-01-01"
+    )
+    page = view.page(document, [], {})
+    assert "This report could not be rendered" in page
+    assert "<h1>banking</h1>" in page

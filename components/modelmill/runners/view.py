@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import LaneEvidence
 from modelmill.reports import view as reports
+from modelmill.reports.unrendered import rendered
 from modelmill.runners.result import RunDocument, warnings_of
 
 
@@ -37,11 +38,11 @@ def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mappi
 
 
 def page(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mapping[str, JSON]) -> str:
-    """The report of a run: a whole HTML document.
+    """The report of a run: a whole HTML document, also where it could not be rendered; the run stands.
 
     Args: As `run_view`.
     """
     # What draws a page takes longer to load than a task that is found in the store takes to run.
     from modelmill.reports.render import render_run
 
-    return render_run(run_view(document, lanes, recipe))
+    return rendered(lambda: render_run(run_view(document, lanes, recipe)), document.recipe)
