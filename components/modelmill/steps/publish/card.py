@@ -44,9 +44,9 @@ def write(
         refused=refused,
         left_out=left_out,
         task=first.document.task,
-        source=_text(settings.recipe, "model", "source"),
-        data=_text(settings.recipe, "data", "source"),
-        method=_text(settings.recipe, "retrain", "method") or "none",
+        source=settings.told("model", "source"),
+        data=settings.told("data", "source"),
+        method=settings.told("retrain", "method") or "none",
         metric=first.evidence.metric.name,
         rows=f"{first.evidence.rows:,}",
         confidence=f"{100 * first.evidence.confidence:g} %",
@@ -75,7 +75,7 @@ def _front_matter(settings: Settings, lanes: Sequence[Lane], licence: str | None
         "metrics": [lanes[0].evidence.metric.name],
     }
     for name, section in (("base_model", "model"), ("datasets", "data")):
-        source = _text(settings.recipe, section, "source")
+        source = settings.told(section, "source")
         if source.startswith("hf://"):
             repository = source.removeprefix("hf://").partition("@")[0]
             found[name] = [repository] if name == "datasets" else repository
@@ -86,10 +86,10 @@ def _front_matter(settings: Settings, lanes: Sequence[Lane], licence: str | None
 def _result(settings: Settings, lane: Lane) -> JSON:
     """A lane's numbers as the Hub lists them. Source: huggingface.co/docs/hub/model-cards, model-index."""
     evidence = lane.evidence
-    source = _text(settings.recipe, "data", "source")
+    source = settings.told("data", "source")
     name = source.partition(":")[2].removeprefix("//").partition("@")[0].rstrip("/") or settings.model
     dataset: dict[str, JSON] = {"name": name, "type": name if source.startswith("hf://") else name.rpartition("/")[2]}
-    split = _text(settings.recipe, "data", "evaluate")
+    split = settings.told("data", "evaluate")
     if split:
         dataset["split"] = split
     low, high = evidence.candidate_ci
@@ -167,10 +167,3 @@ def _speedup(lane: Lane) -> str:
     lower, upper = first.speedup_ci
     shape = f"batch {first.batch_size}, length {first.sequence_length}"
     return f"{first.speedup:.2f} × [{lower:.2f} to {upper:.2f}] ({shape})"
-
-
-def _text(recipe: Mapping[str, JSON], section: str, name: str) -> str:
-    """A text of the recipe, or nothing where it has none."""
-    found = recipe.get(section)
-    value = found.get(name) if isinstance(found, dict) else None
-    return value if isinstance(value, str) else ""

@@ -50,6 +50,12 @@ class Settings(Closed):
         None, description="the Git repository of overlays that the promotion is committed to; left out: none"
     )
 
+    def told(self, section: str, name: str) -> str:
+        """A text of the recipe, or nothing where it has none."""
+        found = self.recipe.get(section)
+        value = found.get(name) if isinstance(found, dict) else None
+        return value if isinstance(value, str) else ""
+
 
 STEP = StepContract(
     name="publish",

@@ -79,9 +79,7 @@ def bill_of_materials(
 
 def _model_card(settings: Settings, lanes: Sequence[Lane]) -> dict[str, object]:
     document = lanes[0].document
-    data = settings.recipe.get("data")
-    source = data.get("source") if isinstance(data, dict) else None
-    dataset = {"type": "dataset", "name": source if isinstance(source, str) else "not told"}
+    dataset = {"type": "dataset", "name": settings.told("data", "source") or "not told"}
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},

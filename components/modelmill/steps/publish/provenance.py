@@ -88,13 +88,12 @@ def _sources(settings: Settings, history: History) -> list[dict[str, object]]:
     """What fetch read: where from, as the recipe says, and which bytes, as it was pinned."""
     found: list[dict[str, object]] = []
     for name in ("model", "data"):
-        section = settings.recipe.get(name)
-        source = section.get("source") if isinstance(section, dict) else None
+        source = settings.told(name, "source")
         for made in _of(history, FETCH):
             read = made.settings.get(name)
             pin = read.get("pin") if isinstance(read, dict) else None
             if isinstance(pin, str):
-                at = {"uri": source} if isinstance(source, str) else {}
+                at = {"uri": source} if source else {}
                 found.append({"name": name, **at, **_pinned(pin), "annotations": {"pin": pin}})
     return found
 
