@@ -15,20 +15,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def airflow_python() -> Path:
     """``.venv-airflow/bin/python``; a test without it is skipped, or fails under MODELMILL_REQUIRE_ALL=1."""
-    python = Path(os.environ.get("MODELMILL_AIRFLOW_PYTHON", ROOT / ".venv-airflow" / "bin" / "python"))
-    if not python.is_file():
-        reason = f"Airflow's environment is not there ({python}): make install-airflow"
-        if os.environ.get("MODELMILL_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return python
+    return _python("airflow", "Airflow")
 
 
 def optimum_python() -> Path:
     """``.venv-optimum/bin/python``; a test without it is skipped, or fails under MODELMILL_REQUIRE_ALL=1."""
-    python = Path(os.environ.get("MODELMILL_OPTIMUM_PYTHON", ROOT / ".venv-optimum" / "bin" / "python"))
+    return _python("optimum", "optimum")
+
+
+def _python(name: str, words: str) -> Path:
+    default = ROOT / f".venv-{name}" / "bin" / "python"
+    python = Path(os.environ.get(f"MODELMILL_{name.upper()}_PYTHON", default))
     if not python.is_file():
-        reason = f"optimum's environment is not there ({python}): make install-optimum"
+        reason = f"{words}'s environment is not there ({python}): make install-{name}"
         if os.environ.get("MODELMILL_REQUIRE_ALL") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -268,3 +268,11 @@ def publish_settings(**changes: Any) -> publish.Settings:
         "targets": [{"name": "cpu-int8"}, {"name": "cpu-float"}],
     }
     return publish.Settings(**{"model": "banking", "channel": "staging", "recipe": recipe, "run": "run-1", **changes})
+
+
+def publish_two(work: Path, checkpoint: Path) -> list[Path]:
+    """Two bundles of one model, below ``work``."""
+    return [
+        publish_lanes(work / f"b{seed}", {"cpu-int8": judge_lane(work / f"l{seed}", checkpoint, seed=seed)})
+        for seed in (0, 1)
+    ]

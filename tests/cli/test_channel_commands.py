@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from git_servers import file_of, hook, make_repository
-from lane_artifacts import judge_lane, publish_lanes, publish_settings
+from lane_artifacts import publish_settings, publish_two
 from modelmill.cli import main as command
 from modelmill.core import bundle as bundles
 from modelmill.core import manifest, registry
@@ -26,11 +26,7 @@ from modelmill.steps.publish.promote import promote
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> list[Path]:
     """Two bundles of one model. Read-only."""
-    work = tmp_path_factory.mktemp("bundles")
-    return [
-        publish_lanes(work / f"b{seed}", {"cpu-int8": judge_lane(work / f"l{seed}", tiny_bert, seed=seed)})
-        for seed in (0, 1)
-    ]
+    return publish_two(tmp_path_factory.mktemp("bundles"), tiny_bert)
 
 
 @pytest.fixture

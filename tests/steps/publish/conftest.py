@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from git_servers import GitServer, git_server, make_repository
-from lane_artifacts import judge_lane, publish_lanes
+from lane_artifacts import judge_lane, publish_lanes, publish_two
 from modelmill.core.local_store import LocalStore
 
 
@@ -32,11 +32,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, judged: dict[str, dict[str,
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> list[Path]:
     """Two bundles of one model. Read-only."""
-    work = tmp_path_factory.mktemp("bundles")
-    return [
-        publish_lanes(work / f"b{seed}", {"cpu-int8": judge_lane(work / f"l{seed}", tiny_bert, seed=seed)})
-        for seed in (0, 1)
-    ]
+    return publish_two(tmp_path_factory.mktemp("bundles"), tiny_bert)
 
 
 @pytest.fixture
