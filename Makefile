@@ -8,6 +8,8 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo "$$name" && break; \
 	done)
 PYTEST_ARGS ?=
+# Files of tests, each worker on its share of the processors (tests/conftest.py): half of the work is waiting for others.
+TWO_AT_A_TIME := -n 2 --dist loadfile
 LOCK_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -21,6 +23,19 @@ AIRFLOW_INSTALLED := $(AIRFLOW_VENV)/.installed
 OPTIMUM_VENV ?= .venv-optimum
 OPTIMUM_LOCK := requirements/optimum.txt
 OPTIMUM_INSTALLED := $(OPTIMUM_VENV)/.installed
+# Triton from PyPI wants numpy below 2; a server's Python is an environment of its own anyway.
+TRITON_VENV ?= .venv-triton
+TRITON_LOCK := requirements/triton.txt
+TRITON_INSTALLED := $(TRITON_VENV)/.installed
+# MLflow's server, for the tests of its mirror: a hundred packages that the line has no need of.
+MLFLOW_VENV ?= .venv-mlflow
+MLFLOW_LOCK := requirements/mlflow.txt
+MLFLOW_INSTALLED := $(MLFLOW_VENV)/.installed
+# NNCF, Olive and torchao: what the line is measured against, and no test needs.
+PEERS_VENV ?= .venv-peers
+PEERS_LOCK := requirements/peers.txt
+PEERS_INSTALLED := $(PEERS_VENV)/.installed
+BENCH_ARGS ?=
 IMAGE_LOCK := images/cpu/requirements.txt
 LIGHT_LOCK := images/light/requirements.txt
 GPU_LOCK := images/gpu/requirements.txt
@@ -32,7 +47,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help install install-airflow install-optimum demo system-packages test test-slow figures lint lint-style lint-format lint-types lint-imports \
+.PHONY: help install install-airflow install-optimum install-triton install-mlflow install-peers demo system-packages test test-slow figures bench-peers lint lint-style lint-format lint-types lint-imports \
 	lint-docs lint-images format docs pipelines lock lock-gpu images image-sizes clean clean-all
 .DEFAULT_GOAL := help
 
@@ -45,23 +60,32 @@ install-airflow: $(AIRFLOW_INSTALLED) ## make .venv-airflow/ with Airflow, its p
 
 install-optimum: $(OPTIMUM_INSTALLED) ## make .venv-optimum/, in which a test loads a bundle with optimum
 
+install-triton: $(TRITON_INSTALLED) ## make .venv-triton/ with a real Triton, for the smoke test: MODELMILL_TRITON=.venv-triton
+
+install-mlflow: $(MLFLOW_INSTALLED) ## make .venv-mlflow/ with a real MLflow server, for the tests of its mirror
+
+install-peers: $(PEERS_INSTALLED) ## make .venv-peers/, in which `make bench-peers` makes the peers' models
+
 demo: $(INSTALLED) ## the whole line on a small real model, without a network
 	$(BIN)/modelmill run pipelines/recipes/demo.yaml
 
 system-packages:
 	bash tests/setup/system-packages.sh
 
-test: $(INSTALLED) $(AIRFLOW_INSTALLED) system-packages ## the tests, but for the sweeps of minutes (PYTEST_ARGS adds options)
-	$(BIN)/python -m pytest -m "not slow and not figures" $(PYTEST_ARGS)
+test: $(INSTALLED) $(AIRFLOW_INSTALLED) $(TRITON_INSTALLED) system-packages ## the tests, but for the sweeps of minutes (PYTEST_ARGS adds options)
+	$(BIN)/python -m pytest -m "not slow and not figures" $(TWO_AT_A_TIME) $(PYTEST_ARGS)
 
-# Two at a time: most of them start containers and processes, and wait. pytest exits with 5 when it found no test to
-# run: a tree without a slow test is no failure.
-test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) $(OPTIMUM_INSTALLED) system-packages ## the sweeps of minutes alone
-	$(BIN)/python -m pytest -m "slow and not figures" -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
+# pytest exits with 5 when it found no test to run: a tree without a slow test is no failure.
+test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) $(OPTIMUM_INSTALLED) $(TRITON_INSTALLED) $(MLFLOW_INSTALLED) system-packages ## the sweeps of minutes alone
+	$(BIN)/python -m pytest -m "slow and not figures" $(TWO_AT_A_TIME) $(PYTEST_ARGS) || test $$? -eq 5
 
 # Accuracy after minutes of training, times and ratios: on a machine that does nothing else meanwhile.
-figures: $(INSTALLED) system-packages ## measure what the README states, on a quiet machine: the better part of an hour
+figures: $(INSTALLED) $(TRITON_INSTALLED) system-packages ## measure what the README states, on a quiet machine: the better part of an hour
 	$(BIN)/python -m pytest -m figures -s $(PYTEST_ARGS)
+
+# Timings against the peers', in one process, for the README's table: half an hour, on a quiet machine.
+bench-peers: $(INSTALLED) $(OPTIMUM_INSTALLED) $(PEERS_INSTALLED) ## time the line's models against the peers' (BENCH_ARGS adds options)
+	$(BIN)/python tests/peers/bench_peers.py $(BENCH_ARGS)
 
 lint: lint-style lint-format lint-types lint-imports lint-docs lint-images ## every check that reads the source and runs none of it
 
@@ -103,10 +127,17 @@ lock: | $(LOCKED) ## resolve pyproject.toml into requirements/ and images/ (LOCK
 	$(COMPILE) --extra ml --extra s3 --extra demo --extra dev --extra kubeflow --output-file $(LOCK) pyproject.toml
 	$(COMPILE) --extra airflow --extra s3 --output-file $(AIRFLOW_LOCK) pyproject.toml
 	$(COMPILE) --output-file $(OPTIMUM_LOCK) requirements/optimum.in
+	$(COMPILE) --output-file $(PEERS_LOCK) requirements/peers.in
+# The versions that evaluate runs a model with, so that the server's answers are the same.
+	@sed -nE 's/^((onnxruntime|tokenizers)==[^ ]+).*/\1/p' $(LOCK) > $(VENV)/served.txt
+	$(COMPILE) --constraint $(VENV)/served.txt --output-file $(TRITON_LOCK) requirements/triton.in
+	@sed -i '/^    #   -c /d' $(TRITON_LOCK)
+	$(COMPILE) --output-file $(MLFLOW_LOCK) requirements/mlflow.in
 	$(COMPILE) --extra ml --extra s3 --output-file $(IMAGE_LOCK) pyproject.toml
 	$(COMPILE) --extra s3 --constraint $(IMAGE_LOCK) --output-file $(LIGHT_LOCK) pyproject.toml
 	@sed -i '/^    #   -c /d' $(LIGHT_LOCK)
-	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(OPTIMUM_LOCK) $(IMAGE_LOCK) $(LIGHT_LOCK); then \
+	@if grep -nE '^(nvidia-|cuda-|triton)|://| @ ' $(LOCK) $(AIRFLOW_LOCK) $(OPTIMUM_LOCK) $(PEERS_LOCK) $(IMAGE_LOCK) $(LIGHT_LOCK) || \
+		grep -nE '://| @ ' $(TRITON_LOCK) $(MLFLOW_LOCK); then \
 		echo "make lock: a lock names a CUDA package or an address, so it is not what this project installs." >&2; \
 		echo "  Let pip find a CPU build of torch first: CONTRIBUTING.md, 'Locks'." >&2; exit 1; fi
 
@@ -157,7 +188,7 @@ clean: ## remove caches and builds; .venv/ and .modelmill/ stay
 	find components dags pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 clean-all: clean ## remove the environments and the local store .modelmill/ as well
-	rm -rf $(VENV) $(AIRFLOW_VENV) $(OPTIMUM_VENV) .modelmill
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(OPTIMUM_VENV) $(TRITON_VENV) $(MLFLOW_VENV) $(PEERS_VENV) .modelmill
 
 # Two stamps: a changed pyproject.toml makes the entry point anew (a second), a changed lock the packages.
 # The locked pip comes first, for the one that Python brings takes twice as long over the rest. Bytecode is
@@ -181,16 +212,31 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# An environment of its own (1: where) from a lock (2).
+define make_environment
+@test -x $(1)/bin/python || $(BIN)/python -m venv --without-pip $(1)
+$(PIP) --python $(1)/bin/python install --quiet --no-compile --require-hashes -r $(2)
+@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(1)/lib || true
+endef
+
 # The package itself is found by a path file: it is the same source, and nothing of it has to be built.
 $(AIRFLOW_INSTALLED): $(AIRFLOW_LOCK) | $(LOCKED)
-	@test -x $(AIRFLOW_VENV)/bin/python || $(BIN)/python -m venv --without-pip $(AIRFLOW_VENV)
-	$(PIP) --python $(AIRFLOW_VENV)/bin/python install --quiet --no-compile --require-hashes -r $(AIRFLOW_LOCK)
-	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(AIRFLOW_VENV)/lib || true
+	$(call make_environment,$(AIRFLOW_VENV),$(AIRFLOW_LOCK))
 	@echo "$(CURDIR)/components" > $(AIRFLOW_VENV)/lib/python3.11/site-packages/modelmill.pth
 	@touch $@
 
 $(OPTIMUM_INSTALLED): $(OPTIMUM_LOCK) | $(LOCKED)
-	@test -x $(OPTIMUM_VENV)/bin/python || $(BIN)/python -m venv --without-pip $(OPTIMUM_VENV)
-	$(PIP) --python $(OPTIMUM_VENV)/bin/python install --quiet --no-compile --require-hashes -r $(OPTIMUM_LOCK)
-	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(OPTIMUM_VENV)/lib || true
+	$(call make_environment,$(OPTIMUM_VENV),$(OPTIMUM_LOCK))
+	@touch $@
+
+$(TRITON_INSTALLED): $(TRITON_LOCK) | $(LOCKED)
+	$(call make_environment,$(TRITON_VENV),$(TRITON_LOCK))
+	@touch $@
+
+$(MLFLOW_INSTALLED): $(MLFLOW_LOCK) | $(LOCKED)
+	$(call make_environment,$(MLFLOW_VENV),$(MLFLOW_LOCK))
+	@touch $@
+
+$(PEERS_INSTALLED): $(PEERS_LOCK) | $(LOCKED)
+	$(call make_environment,$(PEERS_VENV),$(PEERS_LOCK))
 	@touch $@

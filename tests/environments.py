@@ -1,4 +1,4 @@
-"""The Pythons of environments of their own: Airflow's (kfp wants another Kubernetes client), and optimum's."""
+"""The Pythons of environments of their own: Airflow's (kfp wants another client), optimum's, Triton's and MLflow's."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def airflow_python() -> Path:
 def optimum_python() -> Path:
     """``.venv-optimum/bin/python``; a test without it is skipped, or fails under MODELMILL_REQUIRE_ALL=1."""
     return _python("optimum", "optimum")
+
+
+def triton_python() -> Path:
+    """``.venv-triton/bin/python``; a test without it is skipped, or fails under MODELMILL_REQUIRE_ALL=1."""
+    return _python("triton", "Triton")
+
+
+def mlflow_python() -> Path:
+    """``.venv-mlflow/bin/python``; a test without it is skipped, or fails under MODELMILL_REQUIRE_ALL=1."""
+    return _python("mlflow", "MLflow")
 
 
 def _python(name: str, words: str) -> Path:

@@ -47,11 +47,11 @@ def git(repository: Path, *arguments: str, given: str = "") -> str:
     return done.stdout
 
 
-def make_repository(path: Path, files: dict[str, str] | None = None) -> Path:
+def make_repository(path: Path, files: dict[str, str] | None = None, object_format: str = "sha1") -> Path:
     """A bare repository whose branch main has one commit."""
     require_git()
     path.parent.mkdir(parents=True, exist_ok=True)
-    git(path, "init", "--quiet", "--bare", "--initial-branch=main")
+    git(path, "init", "--quiet", "--bare", "--initial-branch=main", f"--object-format={object_format}")
     commit_files(path, files or {"README.md": "overlays\n"})
     return path
 

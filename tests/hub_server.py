@@ -1,5 +1,7 @@
 """A server that speaks the Hugging Face Hub's HTTP API as far as huggingface_hub needs it to fetch a repository.
 
+`hub_writes` adds what it takes to write one.
+
 Real HTTP on loopback for the real client: info of a repository at a revision, its tree in pages, files with ETag,
 ``X-Repo-Commit`` and ranges, large files behind a redirect as on the Hub, its error codes, and faults on demand.
 """
@@ -31,6 +33,10 @@ class HubRepository:
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    """What each commit that came by a request says."""
+    parents: dict[str, str] = field(default_factory=dict)
     token: str | None = None
     """Who does not send it is told that there is no such repository."""
     gated: bool = False
@@ -80,7 +86,9 @@ def sha256_hex(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class HubHandler(BaseHTTPRequestHandler):
+    """Answers what a reader asks."""
+
     protocol_version = "HTTP/1.1"
     hub: Hub
 
@@ -120,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(403, "GatedRepo")
             return None
         wanted = unquote(revision)
-        commit = repository.names.get(wanted, wanted)
+        commit = repository.names.get(wanted) or repository.tags.get(wanted, wanted)
         if commit not in repository.commits:
             self._error(404, "RevisionNotFound")
             return None
@@ -139,11 +147,16 @@ class _Handler(BaseHTTPRequestHandler):
         if not entries:
             self._error(404, "EntryNotFound")
             return
-        begin = int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[0])
+        query = parse_qs(urlsplit(self.path).query)
+        if query.get("recursive", [""])[0].lower() == "true":
+            entries = [self._entry(path, files[path]) for path in sorted(files) if path.startswith(prefix)]
+        begin = int(query.get("cursor", ["0"])[0])
         end = begin + self.hub.page_size
         links = {}
         if end < len(entries):
-            links["Link"] = f'<{self.hub.url}{urlsplit(self.path).path}?cursor={end}>; rel="next"'
+            parts = urlsplit(self.path)
+            kept = "&".join(item for item in parts.query.split("&") if item and not item.startswith("cursor="))
+            links["Link"] = f'<{self.hub.url}{parts.path}?{kept}&cursor={end}>; rel="next"'
         self._json(entries[begin:end], links)
 
     def _tree(self, files: Mapping[str, bytes], prefix: str) -> list[dict[str, Any]]:
@@ -156,10 +169,13 @@ class _Handler(BaseHTTPRequestHandler):
             if deeper:
                 entries[inside] = {"type": "directory", "path": prefix + inside, "oid": "0" * 40, "size": 0}
                 continue
-            entries[inside] = {"type": "file", "path": path, "oid": blob_id(content), "size": len(content)}
-            if len(content) >= LFS_BYTES:
-                entries[inside]["lfs"] = {"oid": sha256_hex(content), "size": len(content), "pointerSize": 134}
+            entries[inside] = self._entry(path, content)
         return list(entries.values())
+
+    def _entry(self, path: str, content: bytes) -> dict[str, Any]:
+        large = {"lfs": {"oid": sha256_hex(content), "size": len(content), "pointerSize": 134}}
+        entry = {"type": "file", "path": path, "oid": blob_id(content), "size": len(content)}
+        return {**entry, **(large if len(content) >= LFS_BYTES else {})}
 
     def _resolve(self, datasets: str | None, name: str, revision: str, path: str) -> None:
         kind = "datasets" if datasets else "models"
@@ -227,10 +243,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub_server() -> Iterator[Hub]:
-    """Run the server and its storage on free ports of loopback."""
+def hub_server(answering: type[HubHandler] | None = None) -> Iterator[Hub]:
+    """Run the server and its storage on free ports of loopback; one to be read, unless told otherwise."""
     hub = Hub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
+    handler = type("Handler", (answering or HubHandler,), {"hub": hub})
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
     hub.url, hub.stored_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]

@@ -21,14 +21,20 @@ from modelmill.core.model import Chain, Component, ModelDocument, Stage, Tensor,
 from modelmill.core.predictions import Predictions, write_predictions
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import Dataset, Role, write_rows
+from modelmill.core.store import Store
+from modelmill.steps.evaluate import contract as evaluate
+from modelmill.steps.evaluate.smoke import write_smoke
 from modelmill.steps.gate import contract as gate
 from modelmill.steps.gate.run import run as run_gate
 from modelmill.steps.publish import contract as publish
+from modelmill.steps.publish.promote import promote
 from modelmill.steps.publish.resolve import resolve
 from modelmill.steps.publish.run import run as run_publish
+from modelmill.targets.base import Runtime
 from signing_keys import Keys
 
 LABELS = ["alpha", "beta", "gamma"]
+GIVEN_TO_GATE = ("baseline", "candidate", "measurements", "smoke", "model", "rows")
 TASK = "text-classification"
 
 
@@ -113,7 +119,12 @@ def write_lane_measurements(directory: Path, measurements: Measurements) -> Path
 
 
 def write_lane_model(
-    directory: Path, checkpoint: Path, precision: str = "int8", seed: int = 0, external: bool = False
+    directory: Path,
+    checkpoint: Path,
+    precision: str = "int8",
+    seed: int = 0,
+    external: bool = False,
+    labels: list[str] | None = None,
 ) -> Path:
     """A model artifact: a real, tiny ONNX classifier (embeddings averaged, one dense layer) and a real tokenizer."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -166,7 +177,7 @@ def write_lane_model(
     document = ModelDocument(
         task=TASK,
         architecture="bert",
-        labels=LABELS,
+        labels=labels or LABELS,
         precision=precision,
         opset=20,
         components={
@@ -194,6 +205,17 @@ def write_lane_model(
     return directory
 
 
+def write_lane_smoke(directory: Path, lane: Mapping[str, Path], target: str) -> Path:
+    """A smoke test's artifact for a lane's model, predictions, measurements and rows, where no server is named."""
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = evaluate.SmokeSettings(target=target, name="banking", runtime=Runtime.ONNXRUNTIME)
+    inputs = evaluate.SmokeInputs(
+        **{name: lane[name] for name in ("model", "measurements", "rows")}, predictions=lane["candidate"]
+    )
+    write_smoke(inputs, directory, settings, SilentProgress())
+    return directory
+
+
 def write_lane_choice(directory: Path, reason: str = "int8 is smaller") -> Path:
     """A choice artifact."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -213,6 +235,7 @@ def judge_lane(
     seed: int = 0,
     external: bool = False,
     padding_bytes: int = 0,
+    labels: list[str] | None = None,
 ) -> dict[str, Path]:
     """Make a lane's artifacts below ``work`` and run gate on them: port → directory, ``verdict`` and ``report`` too.
 
@@ -224,11 +247,12 @@ def judge_lane(
         "baseline": write_lane_predictions(work / "baseline", rows, [0, 1, 2]),
         "candidate": write_lane_predictions(work / "candidate", rows, wrong if wrong is not None else [0, 1, 3]),
         "measurements": write_lane_measurements(work / "measurements", measurements or lane_measurements()),
-        "model": write_lane_model(work / "model", checkpoint, seed=seed, external=external),
+        "model": write_lane_model(work / "model", checkpoint, seed=seed, external=external, labels=labels),
     }
     if padding_bytes:
         with (directories["model"] / "padding.bin").open("wb") as stream:
             stream.truncate(padding_bytes)
+    directories["smoke"] = write_lane_smoke(work / "smoke", directories, target)
     choice = write_lane_choice(work / "choice")
     outputs = gate.Outputs(verdict=work / "verdict", report=work / "report")
     outputs.verdict.mkdir()
@@ -268,6 +292,14 @@ def publish_settings(**changes: Any) -> publish.Settings:
         "targets": [{"name": "cpu-int8"}, {"name": "cpu-float"}],
     }
     return publish.Settings(**{"model": "banking", "channel": "staging", "recipe": recipe, "run": "run-1", **changes})
+
+
+def promoted_in(store: Store, directory: Path, **settings: Any) -> str:
+    """Store a bundle and let the channel name it, as a run does: its digest."""
+    made = manifest.build(directory, PortType.BUNDLE)
+    store.put_artifact(directory, made, SilentProgress())
+    outputs = {"bundle": (store.get_artifact(made.digest, SilentProgress()), made.digest)}
+    return str(promote(store, outputs, publish_settings(**settings), SilentProgress()).facts["bundle"])
 
 
 def publish_two(work: Path, checkpoint: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelmill.core.contract import JSON
+from modelmill.core.evidence import Cell
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import Dataset, Role, write_rows
 from modelmill.steps.calibrate_quantize import contract as quantize
@@ -41,11 +42,24 @@ def run_optimize(model: Path, output: Path, task: str = TASK, **settings: Any) -
 
 
 def run_choose(model: Path, rows: Path, output: Path, task: str = TASK, **settings: Any) -> quantize.Choice:
-    allowed = settings.pop("precisions", [Precision.FLOAT32, Precision.INT8])
-    asked = quantize.ChooseSettings(task=task, runtime=Runtime.ONNXRUNTIME, precisions=allowed, **settings)
+    """Choose, by rule unless ``search`` says otherwise."""
+    asked = choose_settings(**{"task": task, "search": quantize.Search(trials=0), **settings})
     inputs = quantize.ChooseInputs(model=model, calibrate=rows, tune=rows)
-    quantize_run.choose(inputs, quantize.ChooseOutputs(fresh(output)), asked, SilentProgress())
+    journal = output.with_name(f"{output.name}-journal")
+    journal.mkdir(exist_ok=True)
+    quantize_run.choose(inputs, quantize.ChooseOutputs(fresh(output), journal), asked, SilentProgress())
     return quantize.Choice.model_validate_json((output / "choice.json").read_bytes())
+
+
+def choose_settings(**changes: Any) -> quantize.ChooseSettings:
+    """Settings of a lane that allows all."""
+    settings = {
+        "task": TASK,
+        "runtime": Runtime.ONNXRUNTIME,
+        "precisions": [Precision.FLOAT32, Precision.INT8],
+        "cells": [Cell(batch_size=1, sequence_length=16)],
+    }
+    return quantize.ChooseSettings.model_validate({**settings, **changes})
 
 
 def run_apply(model: Path, choice: Path, rows: Path, output: Path, task: str = TASK) -> Facts:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelmill.measuring.noninferiority import drop_bounds
 from modelmill.steps.gate.bootstrap import acceleration, bca_bounds
-from modelmill.steps.gate.noninferiority import drop_bounds
 from modelmill.steps.gate.operating import Rates
 from modelmill.tasks.text_classification import TextClassification
 

@@ -19,6 +19,7 @@ from modelmill.core.evidence import (
     Measurements,
     Metric,
     Neighbours,
+    PublishedShift,
     RowsFound,
     Shift,
     Throughput,
@@ -29,6 +30,7 @@ from modelmill.reports.view import RunStatus, RunView, StepRow
 from modelmill.steps.gate.compare import Answers
 from modelmill.steps.gate.contract import SlicePolicy
 from modelmill.steps.gate.slices import check_slices, judge_slices
+from realistic_channel import against, channel
 
 PLANTED = (
     '<script>window.planted=1;alert(1)</script><img src=x onerror="window.planted=1;alert(1)">'
@@ -166,7 +168,14 @@ def lane(
         ],
         slices=slices,
         mcnemar=McNemar(exact_p=0.0412, mid_p=0.0327),
-        rows_found=RowsFound(leaked=7, leaked_with_another_label=2, class_shift=0.171, class_shift_at_least=0.028),
+        rows_found=RowsFound(
+            leaked=7,
+            leaked_with_another_label=2,
+            class_shift=0.171,
+            class_shift_at_least=0.028,
+            published_shift={"evaluate": PublishedShift(distance=0.094, at_least=0.0)},
+        ),
+        against=against(after),
         neighbours=Neighbours(
             rows=256,
             flips=3,
@@ -362,6 +371,7 @@ def run() -> RunView:
         status=RunStatus.REFUSED,
         started="2026-11-22T02:15:03Z",
         finished="2026-11-22T02:20:41Z",
+        registered=channel(),
         lanes=lanes,
         steps=steps(targets),
         recipe={
@@ -473,6 +483,10 @@ def hostile() -> RunView:
                     )
                     for row in item.disagreements
                 ],
+                "against": {
+                    opponent: other.model_copy(update={"bundle": PLANTED, "words": PLANTED})
+                    for opponent, other in item.against.items()
+                },
                 "model_facts": {PLANTED: {PLANTED: [PLANTED]}},
                 "digests": {PLANTED: PLANTED},
                 "measurements": item.measurements.model_copy(
@@ -492,6 +506,7 @@ def hostile() -> RunView:
             "started": PLANTED,
             "finished": PLANTED,
             "channel": PLANTED,
+            "registered": channel(PLANTED).model_copy(update={"model": PLANTED, "channel": PLANTED}),
             "bundle": PLANTED,
             "warnings": [PLANTED],
             "recipe": {PLANTED: PLANTED, "model": {"source": PLANTED}, "data": {"source": PLANTED}},

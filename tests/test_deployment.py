@@ -29,6 +29,17 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("images.cpu", {"images": {"cpu": image}}) for image in ("", "a b", "Not An Image", "a:", "a@sha256:1", "-a")),
     ("steps.gate.image", {"steps": {"gate": {"image": ""}}}),
     *(("env", {"env": {name: "x"}}) for name in ("A B", "", "1", "A=B")),
+    *(
+        (f"env: the variable {name} is a secret", {"env": {name: "PLANTED"}})
+        for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "MODELMILL_GIT_TOKEN")
+    ),
+    (
+        "is a secret: use release_secrets",
+        {"env": {"MODELMILL_SIGNING_KEY_PASSWORD": "PLANTED"}},
+    ),
+    ("secrets: the variable A is named twice", {"secrets": [SECRET, {**SECRET, "key": "l"}]}),
+    ("release_secrets: the variable A is named twice", {"release_secrets": [SECRET, {**SECRET}]}),
+    ("the variable A is in env and a secret", {"secrets": [SECRET], "env": {"A": "x"}}),
     ("secrets.0.name", {"secrets": [{**SECRET, "name": "A B"}]}),
     ("secrets.0.secret", {"secrets": [{**SECRET, "secret": ""}]}),
     ("release_secrets.0.key", {"release_secrets": [{**SECRET, "key": ""}]}),
@@ -37,6 +48,16 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("pools.gpu.accelerator", {"pools": {"gpu": {"accelerator": "gpu please"}}}),
     ("pools.cpu.tolerations.0", {"pools": {"cpu": {"tolerations": [{"key": "a", "value": "b"}]}}}),
     ("namespace", {"namespace": "My NS"}),
+    ("mirrors.mlflow.address", {"mirrors": {"mlflow": {"address": "http://mill:PLANTED@127.0.0.1:1"}}}),
+    (
+        "git.review.api",
+        {
+            "git": {
+                "remote": "https://git.example/x.git",
+                "review": {"provider": "github", "api": "https://mill:PLANTED@x", "project": "a/b"},
+            }
+        },
+    ),
 ]
 
 
@@ -48,6 +69,7 @@ def test_what_a_cluster_would_refuse_is_named_by_its_field(tmp_path: Path, field
         deployments.load(path)
     assert field in caught.value.what
     assert "dags/README.md" in str(caught.value)
+    assert "PLANTED" not in str(caught.value)
 
 
 RIGHT: list[dict[str, Any]] = [

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from fake_task import FakeTask
 from modelmill.core.contract import Closed, PortType, StepContract, Unkeyed
@@ -44,6 +45,15 @@ class TestEveryContract:
                 name
             )
 
+    def test_its_settings_take_no_task_or_runtime_that_is_not_here(self, contract: StepContract) -> None:
+        fields = contract.settings.model_fields
+        absent = {"task": "question-answerign", "runtime": "onnxruntime-rocm"}
+        wrong = {name: value for name, value in absent.items() if name in fields}
+        with pytest.raises(ValidationError) as refused:
+            contract.settings.model_validate({**wrong, "no": "field"})
+        found = {str(error["loc"][0]) for error in refused.value.errors()}
+        assert set(wrong) <= found
+
     def test_its_ports_are_typed_and_described(self, contract: StepContract) -> None:
         assert contract.output_ports
         for port in (*contract.input_ports, *contract.output_ports):
@@ -74,7 +84,7 @@ def test_only_locations_are_left_out_of_keys() -> None:
         for name, field in contract.settings.model_fields.items()
         if any(isinstance(mark, Unkeyed) for mark in field.metadata)
     }
-    assert unkeyed == {"fetch.mounts", "publish.git", "publish.run"}
+    assert unkeyed == {"fetch.mounts", "publish.git", "publish.keyless", "publish.mirrors", "publish.run"}
 
 
 def test_a_model_of_two_graphs_goes_through_every_step(tmp_path: Path, fake_task: str) -> None:

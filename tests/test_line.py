@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from modelmill.core.contract import JSON, PortType, Zone
-from modelmill.core.errors import DeploymentError
+from modelmill.core.errors import DeploymentError, UsageError
 from modelmill.core.evidence import Verdict
 from modelmill.core.stepkey import keyed
 from modelmill.deployment import Deployment, Prices
-from modelmill.line import LINE, NODES, Job, Scope, TaskOutput, decide, expand, require_prices
+from modelmill.line import (
+    LINE,
+    NODES,
+    Decision,
+    Job,
+    Scope,
+    TaskOutput,
+    decide,
+    expand,
+    require_prices,
+    require_runtimes,
+)
 from modelmill.recipe import Located, Recipe
 
 STEPS = ["fetch", "retrain", "export", "optimize", "calibrate-quantize", "evaluate", "gate", "publish"]
@@ -48,10 +60,72 @@ def test_a_cost_without_a_price_is_told_before_anything_runs() -> None:
         require_prices(priced)
 
 
-def test_fetch_keeps_the_column_that_the_gate_slices_by() -> None:
-    for by, kept in ((None, []), ("class", []), ("language", ["language"])):
-        fetch = expand(_job(gate={"slices": {"by": by}}))[0].settings
-        assert fetch.model_dump()["data"]["keep"] == kept
+def test_a_target_whose_runtime_is_not_installed_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _job(targets=[{"name": "one"}, {"name": "two", "runtime": "openvino"}]).recipe
+    require_runtimes(recipe)
+    found = metadata.version
+
+    # A distribution cannot be taken away beside the tests' own.
+    def without(name: str) -> str:
+        if name == "openvino":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "version", without)
+    with pytest.raises(UsageError, match=r"needs the package openvino.*\n.*targets: two: runtime\n.*pip install"):
+        require_runtimes(recipe)
+
+
+def test_the_key_of_what_a_runtime_shapes_holds_its_version_alone() -> None:
+    targets = [{"name": "one"}, {"name": "two", "runtime": "openvino"}]
+    packages = {
+        task.id: task.contract.packages_for(task.settings)
+        for task in expand(_job(targets=targets))
+        if task.contract.id == "evaluate-measure"
+    }
+    assert packages == {
+        "evaluate-measure.one": ("onnxruntime", "torch", "transformers"),
+        "evaluate-measure.two": ("openvino", "torch", "transformers"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({}, []),
+        ({"slices": {"by": "class"}}, []),
+        ({"slices": {"by": "language"}}, ["language"]),
+        ({"unit": "conversation"}, ["conversation"]),
+        ({"unit": "class"}, ["class"]),
+    ],
+)
+def test_fetch_keeps_the_column_that_the_gate_slices_by_or_that_names_its_units(
+    asked: dict[str, object], kept: list[str]
+) -> None:
+    assert expand(_job(gate=asked))[0].settings.model_dump()["data"]["keep"] == kept
+
+
+@pytest.mark.parametrize(
+    ("bound", "against"),
+    [
+        ({}, None),
+        ({"max_drop_vs_champion_points": 1.0}, ["champion"]),
+        ({"max_class_shift_vs_published": 0.1}, ["champion"]),
+        ({"max_drop_vs_reference_points": 1.0}, ["reference"]),
+        ({"max_drop_vs_reference_points": 1.0, "max_drop_vs_champion_points": 1.0}, ["champion", "reference"]),
+    ],
+)
+def test_evaluate_asks_what_is_served_only_where_a_bound_is_set(
+    bound: dict[str, float], against: list[str] | None
+) -> None:
+    job = _job(gate=bound, publish={"model": "m", "channel": "staging"})
+    tasks = {task.id: task.settings.model_dump(mode="json") for task in expand(job)}
+    served = tasks["evaluate-candidate.one"]["served"]
+    if against is None:
+        assert served is None
+    else:
+        assert (served["model"], served["channel"], served["lane"]) == ("m", "staging", "one")
+        assert served["against"] == against
 
 
 def test_the_line_has_the_eight_steps() -> None:
@@ -104,7 +178,7 @@ def test_every_contract_names_work_that_is_there() -> None:
         assert all(isinstance(port.type, PortType) and port.description for port in node.contract.output_ports)
 
 
-PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+PASS, FAIL, OPEN, GONE = Decision.PASS, Decision.FAIL, Decision.INCONCLUSIVE, Decision.UNAVAILABLE
 
 
 @pytest.mark.parametrize(
@@ -119,8 +193,17 @@ PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
         ("any", (FAIL, FAIL), FAIL),
         (["two"], (FAIL, PASS), PASS),
         (["one"], (FAIL, PASS), FAIL),
+        ("all", (PASS, GONE), GONE),
+        ("all", (FAIL, GONE), FAIL),
+        ("all", (OPEN, GONE), GONE),
+        ("any", (PASS, GONE), PASS),
+        ("any", (FAIL, GONE), GONE),
+        (["one"], (PASS, GONE), PASS),
+        (["two"], (PASS, GONE), GONE),
     ],
 )
-def test_what_is_required_decides(require: object, verdicts: tuple[Verdict, Verdict], expected: Verdict) -> None:
+def test_what_is_required_decides(require: object, verdicts: tuple[Decision, Decision], expected: Decision) -> None:
     recipe = _job(publish={"model": "m", "require": require}).recipe
-    assert decide(recipe, dict(zip(("one", "two"), verdicts, strict=True))) is expected
+    found = dict(zip(("one", "two"), verdicts, strict=True))
+    judged = {name: Verdict(verdict.value) for name, verdict in found.items() if verdict is not GONE}
+    assert decide(recipe, judged, {name: "away" for name in found if name not in judged}) is expected

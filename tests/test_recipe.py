@@ -62,7 +62,7 @@ def test_defaults_are_one_cpu_lane_of_any_precision_published_under_the_recipes_
 # field, value, words of the message: what is wrong is named by its field, and the nearest right name is offered
 BAD = [
     ("name", KeyError, "the field 'name' is missing"),
-    ("name", "Bad Name", "name: string should match pattern"),
+    ("name", "Bad Name", "name: does not have the form of lower-case letters"),
     ("nmae", "x", "there is no field 'nmae': did you mean name?"),
     ("task", "text-clasification", "did you mean text-classification?"),
     ("task", 3, "task: input should be a valid string"),
@@ -101,7 +101,7 @@ BAD = [
     ("targets", [], "targets: list should have at least 1 item"),
     ("targets", {"name": "x"}, "targets"),
     ("targets.0.runtime", "onnxruntim", "targets.0.runtime"),
-    ("targets.0.runtime", "openvino", "the runtime openvino is not in this version"),
+    ("targets.0.runtime", "onnxruntime-tensorrt", "the runtime onnxruntime-tensorrt runs on gpu, not on cpu"),
     ("targets.0.device", "gpu", "the runtime onnxruntime runs on cpu, not on gpu"),
     ("targets.0.precision", "int4", "targets.0.precision"),
     ("targets.0.precision", ["auto", "int8"], "precision auto stands alone"),
@@ -179,17 +179,25 @@ def test_every_field_is_described() -> None:
             assert explained, f"{name}.{field} has no description"
 
 
+IMPORT = """
+import time, sys
+start = time.process_time()
+import pydantic, yaml
+class One(pydantic.BaseModel):
+    field: int = pydantic.Field(1, description="builds what every model needs")
+libraries = time.process_time() - start
+import modelmill.line, modelmill.recipe
+print((time.process_time() - start) / libraries)
+print([m for m in ("torch", "transformers", "onnxruntime", "kfp", "airflow", "datasets") if m in sys.modules])
+"""
+
+
 def test_the_line_and_recipes_load_light_and_fast() -> None:
-    code = (
-        "import time, sys; start = time.perf_counter(); import modelmill.line, modelmill.recipe;"
-        "print(time.perf_counter() - start);"
-        "print([m for m in ('torch','transformers','onnxruntime','kfp','airflow','datasets') if m in sys.modules])"
-    )
-    seconds = []
+    ratios = []
     for _ in range(5):
-        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        time_taken, loaded = shown.splitlines()
+        shown = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout
+        ratio, loaded = shown.splitlines()
         assert loaded == "[]"
-        seconds.append(float(time_taken))
-    # The fastest of five: what the import takes when nothing else has the processor.
-    assert min(seconds) < 0.5, seconds
+        ratios.append(float(ratio))
+    # Over the two libraries alone, in one process: half a second on one machine is a whole one on another.
+    assert min(ratios) < 2.2, ratios

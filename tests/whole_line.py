@@ -55,9 +55,11 @@ def make_recipe(folder: Path, **changes: Any) -> Path:
         "data": {"source": "file:rows"},
         "retrain": {"method": "fine-tune", "epochs": 4, "learning_rate": 0.005, "batch_size": 8},
         "targets": [{"name": "cpu-int8", "precision": "int8"}],
+        "search": {"trials": 0},
         "measure": {
             "cells": [{"batch_size": 1, "sequence_length": 16}],
             "seconds_per_cell": 0.5,
+            "processes": 1,
             "throughput_rows": 64,
         },
         "gate": {"max_drop_points": 5.0},

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from modelmill.core.contract import Closed, Zone
 from modelmill.core.documents import read_mapping, validate
 from modelmill.core.errors import DeploymentError
+from modelmill.steps.publish.contract import RELEASE_VARIABLES
 from modelmill.steps.publish.gitops_settings import GitOps
+from modelmill.steps.publish.mirror_settings import Mirrors
+from modelmill.steps.publish.sign_settings import Keyless
 
 # What Kubernetes, Kubeflow's compiler and a container engine all take; what one of them refuses is refused here.
 _SUBDOMAIN = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
@@ -36,7 +41,19 @@ LabelKey = Annotated[str, Field(pattern=rf"^({_SUBDOMAIN}/)?{_WORD}$")]
 LabelValue = Annotated[str, Field(pattern=rf"^({_WORD})?$")]
 Minutes = Annotated[int, Field(ge=1, le=5_256_000)]
 """Ten years at most: Kubernetes counts an attempt's seconds in 31 bits."""
+_SECRET = (
+    rf"^({'|'.join(RELEASE_VARIABLES)}|(AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|HF_TOKEN|HUGGING_FACE_HUB_TOKEN)$)"
+)
+"""Names of variables whose values are secrets, whoever reads them."""
 _BYTES = {"Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def _without_secrets(schema: JsonDict) -> None:
+    """Say in the schema of variables, too, which have no value here."""
+    named = schema["patternProperties"]
+    assert isinstance(named, dict)
+    # The one value that is taken is what helm says of every other.
+    named[_SECRET] = {"const": "left out here: use secrets: or release_secrets: for it"}
 
 
 class Toleration(Closed):
@@ -161,7 +178,11 @@ class Deployment(Closed):
         "grows from nothing takes minutes",
     )
     steps: dict[str, StepDeployment] = Field(default_factory=dict, description="step, as the line names it → its own")
-    env: dict[Variable, str] = Field(default_factory=dict, description="environment of every step; no secrets")
+    env: dict[Variable, str] = Field(
+        default_factory=dict,
+        description="environment of every step; no secrets",
+        json_schema_extra=_without_secrets,
+    )
     secrets: list[SecretEnv] = Field(default_factory=list, description="environment of every step from secrets")
     release_secrets: list[SecretEnv] = Field(
         default_factory=list,
@@ -173,6 +194,16 @@ class Deployment(Closed):
         "release_secrets (on this machine from the environment): MODELMILL_GIT_USERNAME, _TOKEN, _SSH_KEY, "
         "_SIGNING_KEY, _API_TOKEN",
     )
+    keyless: Keyless | None = Field(
+        None,
+        description="who signs bundles without a key, by Sigstore; the token comes from release_secrets (on this "
+        "machine from the environment), MODELMILL_SIGNING_TOKEN, or from the platform",
+    )
+    mirrors: Mirrors | None = Field(
+        None,
+        description="where registrations are told besides the registry; credentials come from release_secrets (on this "
+        "machine from the environment): MODELMILL_MIRROR_MLFLOW_USERNAME, _MLFLOW_PASSWORD, _MLFLOW_TOKEN, _HUB_TOKEN",
+    )
     service_accounts: dict[Zone, ObjectName] = Field(
         default_factory=lambda: {Zone.UNTRUSTED: "modelmill-work", Zone.RELEASE: "modelmill-release"},
         description="trust zone → service account",
@@ -182,6 +213,34 @@ class Deployment(Closed):
         description="what computing costs where the model will serve: the gate's max_cost_per_million_texts needs it",
     )
     keep_pods: Literal["never", "failed", "always"] = Field("failed", description="which pods stay to be looked at")
+
+    @field_validator("env")
+    @classmethod
+    def _env_holds_no_secret(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if re.match(_SECRET, name):
+                field = "release_secrets" if name.startswith(RELEASE_VARIABLES) else "secrets"
+                problem = f"the variable {name} is a secret: use {field}, which name where it is"
+                raise ValueError(problem)
+        return value
+
+    @field_validator("secrets", "release_secrets")
+    @classmethod
+    def _names_are_apart(cls, value: list[SecretEnv]) -> list[SecretEnv]:
+        names = [item.name for item in value]
+        for name in names:
+            if names.count(name) > 1:
+                problem = f"the variable {name} is named twice"
+                raise ValueError(problem)
+        return value
+
+    @model_validator(mode="after")
+    def _variables_have_one_source(self) -> Deployment:
+        for item in [*self.secrets, *self.release_secrets]:
+            if item.name in self.env:
+                problem = f"the variable {item.name} is in env and a secret: take it out of one of them"
+                raise ValueError(problem)
+        return self
 
     @field_validator("service_accounts")
     @classmethod

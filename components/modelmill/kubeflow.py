@@ -5,7 +5,7 @@ imports kfp. ``MODELMILL_IMAGE`` names the image of all of them, ``task.set_cont
 """
 
 from modelmill.steps.calibrate_quantize.component import calibrate_quantize, calibrate_quantize_choose
-from modelmill.steps.evaluate.component import evaluate_baseline, evaluate_candidate, evaluate_measure
+from modelmill.steps.evaluate.component import evaluate_baseline, evaluate_candidate, evaluate_measure, evaluate_smoke
 from modelmill.steps.export.component import export
 from modelmill.steps.fetch.component import fetch
 from modelmill.steps.gate.component import gate
@@ -19,6 +19,7 @@ __all__ = [
     "evaluate_baseline",
     "evaluate_candidate",
     "evaluate_measure",
+    "evaluate_smoke",
     "export",
     "fetch",
     "gate",

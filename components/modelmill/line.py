@@ -14,7 +14,7 @@ from typing import cast
 
 from modelmill.core.contract import JSON, Closed, StepContract
 from modelmill.core.documents import nearest
-from modelmill.core.errors import DeploymentError, UsageError
+from modelmill.core.errors import DeploymentError, LaneError, UsageError
 from modelmill.core.evidence import BY_CLASS, Verdict
 from modelmill.deployment import Deployment
 from modelmill.recipe import Located, Recipe, Target
@@ -26,6 +26,7 @@ from modelmill.steps.gate import contract as gate
 from modelmill.steps.optimize import contract as optimize
 from modelmill.steps.publish import contract as publish
 from modelmill.steps.retrain import contract as retrain
+from modelmill.targets.registry import lacks_gpu, require_gpu_for_search, require_installed
 
 
 class Scope(StrEnum):
@@ -45,11 +46,19 @@ class Edge:
 
 @dataclass(frozen=True)
 class Job:
-    """What settings are derived from."""
+    """What settings are derived from.
+
+    Attributes:
+        located: The recipe.
+        deployment: Where it runs.
+        run: The run's name.
+        unavailable: Target → why its lane is unavailable: tasks that merge the lanes are given the others.
+    """
 
     located: Located
     deployment: Deployment
     run: str | None = None
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -80,14 +89,14 @@ class Node:
 def _fetch(job: Job) -> fetch.Settings:
     recipe, located = job.recipe, job.located
     data = recipe.data.model_dump(exclude={"limit", "source"})
-    sliced = recipe.gate.slices.by
+    sliced, unit = recipe.gate.slices.by, recipe.gate.unit
     return fetch.Settings(
         task=recipe.task,
         model=fetch.ModelSource(source=located.source(recipe.model.source), sha256=recipe.model.sha256),
         data=fetch.DataSource(
             source=located.source(recipe.data.source),
             limit=recipe.data.limit.model_dump(exclude_none=True),
-            keep=[] if sliced in {None, BY_CLASS} else [sliced],
+            keep=[*([sliced] if sliced not in {None, BY_CLASS} else []), *([unit] if unit is not None else [])],
             **data,
         ),
         mounts=job.deployment.mounts,
@@ -101,8 +110,29 @@ def _retrain(job: Job) -> retrain.Settings:
 
 def _choose(job: Job, target: Target) -> calibrate_quantize.ChooseSettings:
     return calibrate_quantize.ChooseSettings(
-        task=job.recipe.task, runtime=target.runtime, precisions=target.precisions, scheme=target.scheme
+        task=job.recipe.task,
+        runtime=target.runtime,
+        precisions=target.precisions,
+        scheme=target.scheme,
+        search=job.recipe.search,
+        bound=calibrate_quantize.Bound(
+            max_drop_points=job.recipe.gate.max_drop_points,
+            confidence=job.recipe.gate.confidence,
+            max_size_ratio=job.recipe.gate.max_size_ratio,
+            max_batch_flips=job.recipe.gate.max_batch_flips,
+        ),
+        cells=job.recipe.measure.cells,
+        hardware_class=target.hardware_class,
     )
+
+
+def _candidate(job: Job, target: Target) -> evaluate.CandidateSettings:
+    recipe, against = job.recipe, job.recipe.gate.against
+    served = None
+    if against:
+        to = recipe.publish
+        served = evaluate.ServedSettings(model=to.model, channel=to.channel, lane=target.name, against=against)
+    return evaluate.CandidateSettings(task=recipe.task, runtime=target.runtime, served=served)
 
 
 def _measure(job: Job, target: Target) -> evaluate.MeasureSettings:
@@ -111,6 +141,18 @@ def _measure(job: Job, target: Target) -> evaluate.MeasureSettings:
         runtime=target.runtime,
         hardware_class=target.hardware_class,
         **job.recipe.measure.model_dump(),
+    )
+
+
+def _smoke(job: Job, target: Target) -> evaluate.SmokeSettings:
+    recipe = job.recipe
+    return evaluate.SmokeSettings(
+        target=target.name,
+        name=recipe.publish.model,
+        runtime=target.runtime,
+        mode=recipe.publish.smoke,
+        sequence_length=recipe.measure.cells[0].sequence_length,
+        seconds=recipe.measure.seconds_per_cell,
     )
 
 
@@ -128,8 +170,11 @@ def _publish(job: Job) -> publish.Settings:
         channel=recipe.publish.channel,
         recipe=cast("dict[str, JSON]", recipe.model_dump(mode="json")),
         texts=recipe.publish.texts,
+        unavailable=dict(job.unavailable),
         run=job.run,
+        keyless=job.deployment.keyless,
         git=job.deployment.git,
+        mirrors=job.deployment.mirrors,
     )
 
 
@@ -168,6 +213,7 @@ LINE: tuple[Node, ...] = (
             "tune": Edge("fetch", "tune"),
         },
         lane_settings=_choose,
+        alone=True,
     ),
     Node(
         calibrate_quantize.APPLY,
@@ -185,7 +231,7 @@ LINE: tuple[Node, ...] = (
         evaluate.CANDIDATE,
         Scope.LANE,
         {"model": Edge("calibrate-quantize", "model"), "rows": Edge("fetch", "evaluate")},
-        lane_settings=lambda job, target: evaluate.CandidateSettings(task=job.recipe.task, runtime=target.runtime),
+        lane_settings=_candidate,
     ),
     Node(
         evaluate.MEASURE,
@@ -201,12 +247,25 @@ LINE: tuple[Node, ...] = (
         alone=True,
     ),
     Node(
+        evaluate.SMOKE,
+        Scope.LANE,
+        {
+            "model": Edge("calibrate-quantize", "model"),
+            "predictions": Edge("evaluate-candidate", "predictions"),
+            "measurements": Edge("evaluate-measure", "measurements"),
+            "rows": Edge("fetch", "evaluate"),
+        },
+        lane_settings=_smoke,
+        alone=True,
+    ),
+    Node(
         gate.STEP,
         Scope.LANE,
         {
             "baseline": Edge("evaluate-baseline", "predictions"),
             "candidate": Edge("evaluate-candidate", "predictions"),
             "measurements": Edge("evaluate-measure", "measurements"),
+            "smoke": Edge("evaluate-smoke", "smoke"),
             "model": Edge("calibrate-quantize", "model"),
             "rows": Edge("fetch", "evaluate"),
         },
@@ -299,6 +358,36 @@ def require_prices(job: Job) -> None:
         raise DeploymentError(what, where="prices", fix=fix)
 
 
+def require_runtimes(recipe: Recipe) -> None:
+    """Check that what the recipe's targets run on is installed here.
+
+    Raises:
+        UsageError: A runtime is not.
+    """
+    for target in recipe.targets:
+        require_installed(target.runtime, f"targets: {target.name}: runtime")
+
+
+def require_gpus(recipe: Recipe) -> None:
+    """Check, before anything is trained, that lanes which try candidates on a GPU may find one on this machine.
+
+    Raises:
+        HardwareError: There is none for a lane.
+    """
+    for target in recipe.targets:
+        require_gpu_for_search(target.runtime, recipe.search.trials, f"targets: {target.name}: runtime")
+
+
+def lanes_without_gpu(recipe: Recipe) -> list[str]:
+    """For each lane that serves on a GPU, where this machine has none: what does and does not work here."""
+    return [
+        f"targets: {target.name}: the runtime {target.runtime.value} needs an NVIDIA GPU, and none is known here: its "
+        "model can be made, and compiled for a GPU pool, and not be timed or answer here"
+        for target in recipe.targets
+        if lacks_gpu(target.runtime)
+    ]
+
+
 def _of(scope: Scope, merging: bool | None = None) -> list[Node]:
     found = [node for node in LINE if node.scope is scope]
     return found if merging is None else [node for node in found if _merges(node) is merging]
@@ -313,7 +402,8 @@ def _task(node: Node, target: Target | None, job: Job, targets: Sequence[Target]
     for port in node.contract.input_ports:
         edge = node.feeds[port.name]
         if port.many:
-            feeds[port.name] = {lane.name: TaskOutput(task_id(edge.node, lane), edge.port) for lane in targets}
+            lanes = [lane for lane in targets if lane.name not in job.unavailable]
+            feeds[port.name] = {lane.name: TaskOutput(task_id(edge.node, lane), edge.port) for lane in lanes}
         else:
             feeds[port.name] = TaskOutput(task_id(edge.node, target), edge.port)
     if target is None:
@@ -328,16 +418,48 @@ def task_id(node: str, target: Target | None) -> str:
     return f"{node}.{target.name}" if target is not None and NODES[node].scope is Scope.LANE else node
 
 
-def decide(recipe: Recipe, verdicts: Mapping[str, Verdict]) -> Verdict:
+UNAVAILABLE = "unavailable"
+"""What a lane is where something outside failed, so that nothing was judged: neither passed nor refused."""
+
+
+class Decision(StrEnum):
+    """What the lanes' verdicts come to."""
+
+    PASS = Verdict.PASS.value
+    FAIL = Verdict.FAIL.value
+    INCONCLUSIVE = Verdict.INCONCLUSIVE.value
+    UNAVAILABLE = UNAVAILABLE
+    """A lane that is required could not be judged; running again is safe."""
+
+
+def decide(recipe: Recipe, verdicts: Mapping[str, Verdict], unavailable: Mapping[str, str] | None = None) -> Decision:
     """Whether a run is promoted: what the recipe's ``publish.require`` makes of the lanes' verdicts.
 
-    ``any``: one pass is enough. Otherwise every required lane must pass; a fail outweighs an inconclusive.
+    ``any``: one pass is enough. Otherwise every required lane must pass; a fail outweighs a lane that is unavailable,
+    and that an inconclusive one.
+
+    Args:
+        recipe: Names the lanes that are required.
+        verdicts: Target → verdict.
+        unavailable: Target → why its lane has none.
     """
+    lanes = {name: Decision(verdict.value) for name, verdict in verdicts.items()}
+    lanes |= dict.fromkeys(unavailable or {}, Decision.UNAVAILABLE)
     require = recipe.publish.require
     if require == "any":
-        found = set(verdicts.values())
-        order = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
+        found = set(lanes.values())
+        order = (Decision.PASS, Decision.UNAVAILABLE, Decision.INCONCLUSIVE, Decision.FAIL)
     else:
-        found = {verdicts[name] for name in (verdicts if require == "all" else require)}
-        order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
-    return next(verdict for verdict in order if verdict in found)
+        found = {lanes[name] for name in (lanes if require == "all" else require)}
+        order = (Decision.FAIL, Decision.UNAVAILABLE, Decision.INCONCLUSIVE, Decision.PASS)
+    return next(decision for decision in order if decision in found)
+
+
+def lane_error(recipe: Recipe, unavailable: Mapping[str, str]) -> LaneError:
+    """What is said where `decide` says that a lane which is required is unavailable."""
+    require = recipe.publish.require
+    named = require if isinstance(require, list) else [*unavailable]
+    said = "; ".join(f"the lane {name} is unavailable ({unavailable[name]})" for name in named if name in unavailable)
+    asked = ", ".join(require) if isinstance(require, list) else require
+    what = f"{said}: nothing is published, since publish.require is {asked}"
+    return LaneError(what, fix="mend what failed and run again: what had finished is in the store")

@@ -17,7 +17,10 @@ from modelmill.core.contract import Closed
 from modelmill.core.documents import known_fields, nearest, parse_yaml, read_mapping, validate
 from modelmill.core.errors import RecipeError
 from modelmill.core.evidence import Cell
-from modelmill.steps.calibrate_quantize.contract import Scheme
+from modelmill.core.s3_address import BUCKET, BUCKET_IN_WORDS
+from modelmill.step_settings import known_task
+from modelmill.steps.calibrate_quantize.contract import Scheme, Search
+from modelmill.steps.evaluate.contract import SmokeMode
 from modelmill.steps.gate.contract import Policy
 from modelmill.steps.retrain.contract import FineTune, Method
 from modelmill.targets.base import Device, Precision, Runtime
@@ -43,9 +46,8 @@ def _check_source(source: str) -> str:
     if scheme == "hf://" and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", rest):
         problem = f"{source!r} is not of the form hf://ORG/NAME@REVISION"
         raise ValueError(problem)
-    if scheme == "s3://" and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", rest):
-        problem = f"{source!r} is not of the form s3://BUCKET/PREFIX; a bucket's name has 3 to 63 lower-case letters, "
-        problem += "digits, dots and hyphens"
+    if scheme == "s3://" and not re.fullmatch(rf"{BUCKET}(/.*)?", rest):
+        problem = f"{source!r} is not of the form s3://BUCKET/PREFIX; {BUCKET_IN_WORDS}"
         raise ValueError(problem)
     return source
 
@@ -151,11 +153,7 @@ class Target(Closed):
 
     @model_validator(mode="after")
     def _is_offered(self) -> Target:
-        offered = RUNTIMES.get(self.runtime)
-        if offered is None:
-            known = ", ".join(RUNTIMES)
-            problem = f"the runtime {self.runtime.value} is not in this version, which runs: {known}"
-            raise ValueError(problem)
+        offered = RUNTIMES[self.runtime]
         if self.device != offered.device:
             problem = f"the runtime {self.runtime.value} runs on {offered.device.value}, not on {self.device.value}"
             raise ValueError(problem)
@@ -188,7 +186,19 @@ class MeasureSpec(Closed):
         description="shapes of input; the first is what min_speedup judges",
     )
     seconds_per_cell: float = Field(6.0, gt=0, le=600, description="time budget of a cell, all models together")
+    processes: int = Field(
+        3,
+        ge=1,
+        le=10,
+        description="fresh processes that share a cell's time budget: intervals cover what differs between them; "
+        "1: one process alone",
+    )
     throughput_rows: int = Field(512, ge=0, description="evaluation texts timed at their real lengths; 0: none")
+
+
+def _off_as_named(value: object) -> object:
+    """YAML 1.1 reads ``off`` as false."""
+    return SmokeMode.OFF if value is False else value
 
 
 class PublishSpec(Closed):
@@ -200,6 +210,11 @@ class PublishSpec(Closed):
         "all", description="lanes that must pass: all, any, or their names"
     )
     texts: bool = Field(False, description="whether texts of the data may stand in the bundle's report")
+    smoke: Annotated[SmokeMode, BeforeValidator(_off_as_named)] = Field(
+        SmokeMode.IF_AVAILABLE,
+        description="whether each lane is tried in a real server first: required, if-available (where "
+        "MODELMILL_TRITON names one), or off",
+    )
 
 
 class Recipe(Closed):
@@ -217,6 +232,9 @@ class Recipe(Closed):
         json_schema_extra=STRUCTURAL,
         description="where the model will serve; one lane each",
     )
+    search: Search = Field(
+        default_factory=lambda: Search.model_validate({}), description="how long to look for the fastest candidate"
+    )
     measure: MeasureSpec = Field(default_factory=lambda: MeasureSpec.model_validate({}), description="what is timed")
     gate: Policy = Field(default_factory=lambda: Policy.model_validate({}), description="what a candidate must meet")
     publish: PublishSpec
@@ -228,15 +246,7 @@ class Recipe(Closed):
             return {**value, "publish": {"model": value["name"]}}
         return value
 
-    @field_validator("task")
-    @classmethod
-    def _task_is_known(cls, value: str) -> str:
-        if value not in tasks.names():
-            near = nearest(value, tasks.names())
-            hint = f"did you mean {near}?" if near else f"known: {', '.join(tasks.names())}"
-            problem = f"there is no task {value!r}: {hint}"
-            raise ValueError(problem)
-        return value
+    _task = field_validator("task")(known_task)
 
     @model_validator(mode="after")
     def _names_agree(self) -> Recipe:
@@ -256,6 +266,9 @@ class Recipe(Closed):
             near = nearest(self.gate.metric, judged)
             hint = f"did you mean {near}?" if near else f"known: {', '.join(judged)}"
             problem = f"gate.metric: the task {self.task} has no metric {self.gate.metric!r} to judge by: {hint}"
+            raise ValueError(problem)
+        if self.gate.unit is not None and self.gate.slices.by is not None:
+            problem = "gate.unit names rows that belong together, and gate.slices tests rows that stand for themselves"
             raise ValueError(problem)
         if self.gate.max_cost_per_million_texts is not None and self.measure.throughput_rows == 0:
             problem = "gate.max_cost_per_million_texts is of measured texts, and measure.throughput_rows is 0"

@@ -42,6 +42,15 @@ EVERY_FIELD = {
         "branch": "live",
         "review": {"provider": "gitlab", "api": "https://git.example/api/v4", "project": "org/overlays"},
     },
+    "keyless": {
+        "identity": "release@example.org",
+        "issuer": "https://tokens.example",
+        "trust_config": "/etc/trust.json",
+    },
+    "mirrors": {
+        "mlflow": {"address": "https://mlflow.example", "name": "{model}"},
+        "hub": {"repository": "org/{model}", "main": None},
+    },
     "keep_pods": "always",
     "prices": {"core_hour": 0.04, "currency": "EUR"},
 }

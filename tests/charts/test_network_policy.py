@@ -17,6 +17,7 @@ from modelmill.runners.containers import describe
 STORE = {"peers": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "s3"}}}], "ports": [8333]}
 NOTIFY = {"peers": [{"ipBlock": {"cidr": "203.0.113.7/32"}}], "ports": [8080]}
 GIT = {"peers": [{"ipBlock": {"cidr": "203.0.113.9/32"}}], "ports": [22]}
+MIRRORS = {"peers": [{"ipBlock": {"cidr": "203.0.113.11/32"}}], "ports": [5000]}
 NAMES, HUB = "53/UDP", "443/TCP"
 
 
@@ -49,10 +50,10 @@ def _open(found: Rendered, labels: dict[str, str]) -> tuple[set[str], set[str]]:
     )
 
 
-def test_fetch_alone_reaches_the_hub_publish_git_and_finish_who_is_told(
+def test_fetch_alone_reaches_the_hub_publish_git_and_mirrors_and_finish_who_is_told(
     helm: Helm, labels: dict[str, dict[str, str]]
 ) -> None:
-    found = helm.rendered({"networkPolicy": {"store": STORE, "notify": NOTIFY, "git": GIT}})
+    found = helm.rendered({"networkPolicy": {"store": STORE, "notify": NOTIFY, "git": GIT, "mirrors": MIRRORS}})
     for name, own in labels.items():
         shut, ports = _open(found, own)
         assert shut == {"Ingress", "Egress"}
@@ -61,12 +62,12 @@ def test_fetch_alone_reaches_the_hub_publish_git_and_finish_who_is_told(
             "8333/TCP",
             *({HUB} if name == "fetch" else ()),
             *({"8080/TCP"} if name == "finish" else ()),
-            *({"22/TCP"} if name == "publish" else ()),
+            *({"22/TCP", "5000/TCP"} if name == "publish" else ()),
         }, name
 
 
 def test_an_opening_without_peers_opens_nothing(helm: Helm, labels: dict[str, dict[str, str]]) -> None:
-    nothing = {name: {"peers": []} for name in ("dns", "store", "hub", "identity", "notify", "git")}
+    nothing = {name: {"peers": []} for name in ("dns", "store", "hub", "identity", "notify", "git", "mirrors")}
     found = helm.rendered({"networkPolicy": nothing})
     assert all(_open(found, own) == ({"Ingress", "Egress"}, set()) for own in labels.values())
     for policy in found.of("NetworkPolicy").values():

@@ -24,9 +24,11 @@ STORE = "s3://models/line"
 QUICK = {
     "retrain": {"method": "fine-tune", "epochs": 1, "batch_size": 8},
     "targets": [{"name": "cpu", "precision": "float32"}],
+    "search": {"trials": 0},
     "measure": {
         "cells": [{"batch_size": 1, "sequence_length": 16}],
         "seconds_per_cell": 0.1,
+        "processes": 1,
         "throughput_rows": 0,
     },
     "gate": {"max_drop_points": 100.0},

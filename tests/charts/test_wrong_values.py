@@ -20,6 +20,24 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "image": ({"deployment": {"images": {"cpu": "a b"}}}, ["/deployment/images/cpu", "'a b'"]),
     "image of no device": ({"deployment": {"images": {"tpu": "a"}}}, ["/deployment/images", "'tpu'"]),
     "variable's name": ({"deployment": {"env": {"A B": "x"}}}, ["/deployment/env", "'A B'"]),
+    "secret as a plain value": (
+        {"deployment": {"env": {"HF_TOKEN": "PLANTED"}}},
+        ["/deployment/env/HF_TOKEN", "use secrets:"],
+    ),
+    "release's key as a plain value": (
+        {"deployment": {"env": {"MODELMILL_GIT_TOKEN": "PLANTED"}}},
+        ["/deployment/env", "MODELMILL_GIT_TOKEN"],
+    ),
+    "password in a Git address": (
+        {"deployment": {"git": {"remote": "https://user:PLANTED@git.example/x"}}},
+        ["/deployment/git", "remote"],
+    ),
+    "token in a Git address": (
+        {"deployment": {"git": {"remote": "https://PLANTED@git.example/x"}}},
+        ["/deployment/git", "remote"],
+    ),
+    "recipe that is a text": ({"recipes": {"demo": "not a recipe"}}, ["recipes.demo is no mapping", "--set-file"]),
+    "recipe that is a list": ({"recipes": {"demo": "- name: x"}}, ["recipes.demo is no mapping"]),
     "label": ({"deployment": {"pools": {"cpu": {"node_selector": {"a b": "c"}}}}}, ["/node_selector", "'a b'"]),
     "cores with a unit of memory": ({"deployment": {"resources": {"cpu": "2Gi"}}}, ["/resources/cpu", "2Gi"]),
     "time-out": ({"deployment": {"timeout_minutes": 10**12}}, ["/deployment/timeout_minutes"]),
@@ -81,6 +99,7 @@ def test_wrong_values_are_refused_with_path_and_reason(name: str, helm: Helm) ->
     message = helm.refused(values)
     for text in said:
         assert text in message, message
+    assert "PLANTED" not in message
 
 
 def test_a_shared_namespace_is_possible_once_its_other_pods_are_left_alone(helm: Helm) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from git_servers import file_of, hook, make_repository
+from git_servers import commits, file_of, hook, make_repository
 from lane_artifacts import publish_settings, publish_two
 from modelmill.cli import main as command
 from modelmill.core import bundle as bundles
@@ -98,6 +98,22 @@ def test_a_rollback_is_one_command_and_the_next_run_is_held_back(
     assert (code, found["digest"], found["pinned"], found["moves"]) == (0, second, None, 6)
 
 
+def test_a_reference_is_one_command_and_says_what_it_is_for(store: LocalStore, made: list[Path], channel: Any) -> None:
+    first, second = (published(store, directory) for directory in made)
+    code, out, _ = channel("reference", "banking", "staging", first[7:19], "--by", "ada", "--reason", "audited")
+    assert code == 0
+    assert f"reference pinned, it names {second}" in out
+    assert f"candidates are held against the reference {first}" in out
+    assert f"reference: {first}" in channel("show", "banking", "staging")[1]
+    assert f"reference pinned {first[7:19]}" in channel("history", "banking", "staging")[1]
+    code, _, err = channel("reference", "banking", "staging", "ffffffff")
+    assert code == 2
+    assert "no registered bundle" in err
+    code, _, err = channel("reference", "banking", "production", first)
+    assert code == 2
+    assert "nothing was promoted to the channel production" in err
+
+
 def test_a_rollback_by_hand_goes_into_git_and_says_how_to_go_on_where_that_fails(
     store: LocalStore, made: list[Path], channel: Any, tmp_path: Path
 ) -> None:
@@ -118,6 +134,54 @@ def test_a_rollback_by_hand_goes_into_git_and_says_how_to_go_on_where_that_fails
     assert first in file_of(repository, "overlays/banking/staging/promotion/kustomization.yaml")
 
 
+@pytest.mark.parametrize(
+    ("broken", "code", "told"),
+    [
+        ({"branch": "release"}, 2, "the Git repository has no branch release"),
+        ({"overlay": "unlisted"}, 2, "does not list the component that promotions write"),
+        ({"overlay": "garbled"}, 2, "in the Git repository is no YAML"),
+        ({"overlay": "theirs"}, 2, "is what weather staging serves"),
+        ({"overlay": "file"}, 2, "a folder of it is a file or a link there"),
+        ({"key": "/nowhere"}, 2, "MODELMILL_GIT_SIGNING_KEY holds no private key"),
+        ({"key": "-----BEGIN OPENSSH PRIVATE KEY-----"}, 2, "the commit cannot be signed"),
+        ({"remote": "/nowhere.git"}, 5, "there is no such Git repository"),
+    ],
+)
+def test_what_would_stop_git_stops_the_channel_too_and_again_does_not_go_back_twice(
+    store: LocalStore,
+    made: list[Path],
+    channel: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: dict[str, str],
+    code: int,
+    told: str,
+) -> None:
+    first, second = (published(store, directory) for directory in made)
+    files = {
+        "unlisted/kustomization.yaml": "components: [other]\n",
+        "garbled/kustomization.yaml": "{",
+        "theirs/promotion/kustomization.yaml": "commonAnnotations: {modelmill.dev/model: weather}\n",
+        "file": "a file\n",
+    }
+    repository = make_repository(tmp_path / "overlays.git", files)
+    if "key" in broken:
+        monkeypatch.setenv("MODELMILL_GIT_SIGNING_KEY", broken["key"])
+    deployment = tmp_path / "deployment.yaml"
+    settings = {name: value for name, value in broken.items() if name != "key"}
+    deployment.write_text(json.dumps({"git": {"remote": str(repository), **settings}}))
+    for verb in (["rollback"], ["rollback"], ["promote", first], ["rollback", "--to", first]):
+        found, _, err = channel(verb[0], "banking", "staging", *verb[1:], "--deployment", str(deployment))
+        said = " ".join(err.split())
+        assert (found, "nothing was moved, neither the channel nor Git" in said) == (code, True), said
+        assert told in said
+        assert "fix:" in said
+    now = registry.show_channel(store, "banking", "staging")
+    assert now is not None
+    assert (now.bundle, now.number) == (second, 2)
+    assert len(commits(repository)) == 1
+
+
 def test_a_rollback_from_the_first_bundle_says_that_there_is_nothing_before(
     store: LocalStore, made: list[Path], channel: Any
 ) -> None:
@@ -136,6 +200,25 @@ def test_a_promotion_by_hand_says_who_and_why(store: LocalStore, made: list[Path
     code, out, _ = channel("promote", "banking", "production", digest)
     assert code == 0
     assert "nothing to do" in out
+
+
+def test_who_and_why_are_one_printable_line(store: LocalStore, made: list[Path], channel: Any) -> None:
+    digest = published(store, made[0])
+    for option in ("--by", "--reason", "--override"):
+        code, _, err = channel("promote", "banking", "production", digest, option, " \t")
+        assert code == 2
+        assert "is blank" in err
+    assert registry.show_channel(store, "banking", "production") is None
+    code, out, _ = channel("promote", "banking", "production", digest, "--reason", "red\x1b[31m\n\nEvil: x", "--json")
+    assert code == 0
+    assert json.loads(out)["move"]["why"] == "red\ufffd[31m Evil: x"
+
+
+def test_an_artifact_names_its_bundle_by_its_first_digits(store: LocalStore, made: list[Path], channel: Any) -> None:
+    published(store, made[0])
+    artifact = put(store, made[0])
+    code, out, _ = channel("promote", "banking", "production", artifact.removeprefix("sha256:")[:12], "--json")
+    assert (code, json.loads(out)["move"]["artifact"]) == (0, artifact)
 
 
 def test_a_bundle_that_is_not_registered_is_refused(store: LocalStore, made: list[Path], channel: Any) -> None:

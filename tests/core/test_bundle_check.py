@@ -84,6 +84,9 @@ def test_a_file_added_anywhere_is_named(copy: Path) -> None:
         with pytest.raises(InputError, match=f"{name} was added"):
             verify(copy)
         path.unlink()
+        for parent in (path.parent, path.parent.parent):
+            if parent.is_relative_to(copy) and not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def test_a_link_is_refused_even_to_the_same_bytes(copy: Path, tmp_path: Path) -> None:
@@ -126,6 +129,32 @@ def test_evidence_of_another_model_is_refused(copy: Path) -> None:
         verify(copy)
 
 
+def test_a_summary_that_contradicts_a_verdict_and_a_missing_document_are_refused(copy: Path) -> None:
+    summary = copy / "evidence.json"
+    document = json.loads(summary.read_bytes())
+    document["lanes"]["cpu-int8"]["verdict"] = "fail"
+    manifest.write_json(summary, document)
+    entry = {"sha256": manifest.sha256_of(summary), "size": summary.stat().st_size}
+
+    def bind(sealed: dict[str, object]) -> None:
+        sealed["evidence"] = {**sealed["evidence"], "evidence.json": entry}  # type: ignore[dict-item]
+
+    def leave_out(sealed: dict[str, object]) -> None:
+        sealed["evidence"] = {
+            name: value
+            for name, value in sealed["evidence"].items()  # type: ignore[attr-defined]
+            if name != "provenance.json"
+        }
+
+    reseal(copy, bind)
+    with pytest.raises(InputError, match=r"evidence\.json says fail where the verdict itself says pass"):
+        verify(copy)
+    reseal(copy, leave_out)
+    (copy / "provenance.json").unlink()
+    with pytest.raises(InputError, match=r"provenance\.json is missing"):
+        verify(copy)
+
+
 def test_a_model_that_no_evidence_is_about_is_refused(copy: Path) -> None:
     graph = copy / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
@@ -140,13 +169,24 @@ def test_a_model_that_no_evidence_is_about_is_refused(copy: Path) -> None:
 
 
 def test_the_stores_manifest_may_lie_in_it_and_must_agree(copy: Path) -> None:
-    made = manifest.build(copy, "bundle")
-    manifest.write_json(copy / "manifest.json", made.model_dump(mode="json"))
+    made, path = manifest.build(copy, "bundle"), copy / "manifest.json"
+    written = manifest.canonical(made.model_dump(mode="json"))
+    path.write_bytes(written)
     verify(copy)
     files = {name: entry for name, entry in made.files.items() if name != "config.json"}
     partial = made.model_copy(update={"files": files})
-    manifest.write_json(copy / "manifest.json", partial.model_dump(mode="json"))
+    path.write_bytes(manifest.canonical(partial.model_dump(mode="json")))
     with pytest.raises(InputError, match=r"manifest\.json lists other files than bundle\.json"):
+        verify(copy)
+    for touched in (written + b" ", written.replace(b'"bundle"', b'"model"')):
+        path.write_bytes(touched)
+        with pytest.raises(InputError, match=r"manifest\.json is not what a store writes of a bundle"):
+            verify(copy)
+
+
+def test_a_folder_without_files_is_named(copy: Path) -> None:
+    (copy / "lanes" / "empty" / "deep").mkdir(parents=True)
+    with pytest.raises(InputError, match="lanes/empty was added"):
         verify(copy)
 
 

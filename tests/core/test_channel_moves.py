@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.core import channels, promotable, registry
+from modelmill.core import channel_document, channels, promotable, registry
 from modelmill.core.errors import StoreError, UsageError
 from modelmill.core.gc import collect
 from modelmill.core.local_store import LocalStore
-from modelmill.core.registry import BundleRecord, Channel, MoveKind
+from modelmill.core.registry_documents import CHANNEL_FORMAT, BundleRecord, Channel, MoveKind
 from modelmill.core.store import Store
 from registry_writers import digest, promote
 from stored_things import SILENT, put
@@ -100,6 +100,15 @@ def test_a_rollback_a_second_time_changes_nothing_and_the_next_one_goes_further_
     assert channels.before_present(shown(three)) == digest("a")
 
 
+def test_a_rollback_by_name_goes_on_backwards_from_where_that_was_promoted(three: Store) -> None:
+    rolled_back(three, "a")
+    channels.unpin(three, "banking", "staging", by="ada", why=None)
+    published(three, "c")
+    rolled_back(three, "b")
+    # What was just left, c, is no place to go back to.
+    assert channels.before_present(shown(three)) == digest("a")
+
+
 def test_a_rollback_leads_only_to_what_the_channel_named(three: Store, tmp_path: Path) -> None:
     registered(three, tmp_path, "d")
     with pytest.raises(UsageError, match="never named"):
@@ -128,7 +137,7 @@ def test_a_bundle_is_named_by_its_digest_its_first_digits_or_where_it_lies(three
             promotable.find_named(three, "banking", text)
 
 
-def test_a_document_of_the_first_format_is_read_and_goes_on_in_the_second(local_store: Store, tmp_path: Path) -> None:
+def test_a_document_of_the_first_format_is_read_and_goes_on_in_the_latest(local_store: Store, tmp_path: Path) -> None:
     for name in "ab":
         registered(local_store, tmp_path, name)
     local_store.create("registry/banking/channels/staging.json", first_format("ab"))
@@ -136,7 +145,7 @@ def test_a_document_of_the_first_format_is_read_and_goes_on_in_the_second(local_
     rolled_back(local_store, "a")
     written = local_store.read("registry/banking/channels/staging.json")
     assert written is not None
-    assert json.loads(written.content)["format"] == 2
+    assert json.loads(written.content)["format"] == CHANNEL_FORMAT
     assert shown(local_store).pin is not None
 
 
@@ -145,7 +154,7 @@ def test_a_clock_that_runs_backwards_leaves_the_history_in_order(
 ) -> None:
     # The machine's clock cannot be set here.
     times = iter(["2026-03-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00", "2025-01-01T00:00:00+00:00"])
-    monkeypatch.setattr(channels, "utc_now", lambda: next(times))
+    monkeypatch.setattr(channel_document, "utc_now", lambda: next(times))
     for name in "abc":
         promote(local_store, name)
     found = shown(local_store)
@@ -175,3 +184,58 @@ def test_gc_keeps_what_channels_name_and_the_last_of_their_histories(tmp_path: P
     with pytest.raises(StoreError, match="is missing"):
         rolled_back(store, "c")
     assert shown(store).bundle == digest("b")
+
+
+def test_gc_keeps_what_a_served_bundle_was_judged_on(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    rows = {name: put(store, tmp_path / f"rows-{name}", {"rows.jsonl": name.encode()}) for name in "abc"}
+    for name in "ab":
+        artifact = put(store, tmp_path / name, {"model.onnx": name.encode()})
+        registry.register_bundle(store, "banking", digest(name), artifact, "run", judged_on=[rows[name]])
+        published(store, name)
+    time.sleep(0.05)
+    collect(store, 0, SILENT, 0.0, history=1)
+    assert [name for name in "abc" if store.check_artifact(rows[name]) is None] == ["b"]
+
+
+def referred(store: Store, to: str) -> channels.Moved:
+    record = registry.find_bundle(store, "banking", digest(to))
+    assert record is not None
+    return channels.refer(store, "banking", "staging", record, by="ada", why="the audited one")
+
+
+def test_a_reference_stays_while_runs_and_people_move_the_channel(three: Store, tmp_path: Path) -> None:
+    done = referred(three, "a")
+    assert (done.moved, done.channel.bundle, done.channel.reference) == (True, digest("c"), digest("a"))
+    assert not referred(three, "a").moved
+    last = shown(three).history[-1]
+    assert (last.kind, last.by, last.why, last.reference) == (
+        MoveKind.REFERENCED, "ada", "the audited one", digest("a"),
+    )  # fmt: skip
+    assert shown(three).arrived.bundle == digest("c")
+    registered(three, tmp_path, "d")
+    assert published(three, "d").moved
+    rolled_back(three, "b")
+    channels.unpin(three, "banking", "staging", by="ada", why=None)
+    assert shown(three).reference == digest("a")
+    assert channels.before_present(shown(three)) == digest("a")
+
+
+def test_a_collection_spares_the_reference_however_long_ago_it_was_served(three: Store) -> None:
+    referred(three, "a")
+    time.sleep(1.1 if three.uri.startswith("s3://") else 0.05)
+    collect(three, 0, SILENT, 0.0, history=1)
+    kept = [registry.find_bundle(three, "banking", digest(name)) for name in "abc"]
+    whole = [record is not None and three.check_artifact(record.artifact) is None for record in kept]
+    assert whole == [True, False, True]
+
+
+def test_a_reference_needs_a_channel_and_a_whole_bundle(store: Store, tmp_path: Path) -> None:
+    record = registered(store, tmp_path, "a")
+    with pytest.raises(UsageError, match="nothing was promoted to the channel staging"):
+        referred(store, "a")
+    published(store, "a")
+    store.delete_artifact(record.artifact)
+    with pytest.raises(StoreError, match="is missing"):
+        referred(store, "a")
+    assert shown(store).reference is None

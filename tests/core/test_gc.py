@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from modelmill.core.errors import StoreError, UsageError
 from modelmill.core.gc import GcReport, collect
 from modelmill.core.leases import lease, leases
 from modelmill.core.records import RunRecord
+from modelmill.core.s3_artifacts import S3Artifacts
 from modelmill.core.store import Store, hex_of
 from modelmill.core.stores import open_store
 from seaweed import Seaweed
@@ -193,6 +195,18 @@ def test_collectors_and_adopters_at_once_lose_nothing_adopted(store: Store, tmp_
     assert {hex_of(digest) for digest in [*adopted, *removed]} == {hex_of(digest) for digest in digests}
 
 
+def test_what_is_stored_or_renewed_just_after_a_collector_looked_at_the_clock_stays(
+    store: Store, tmp_path: Path
+) -> None:
+    for number in range(20):
+        cutoff = store.now()
+        digest = put(store, tmp_path / f"made-{number}", {"f": b"%d" % number})
+        assert store.retire_artifact(digest, cutoff) is None
+        cutoff = store.now()
+        assert store.renew_artifact(digest)
+        assert store.retire_artifact(digest, cutoff) is None
+
+
 def test_writers_and_collectors_at_once_leave_what_was_written_whole(store: Store, tmp_path: Path) -> None:
     """The same bytes are stored again and again while a collector without grace removes them."""
     content = {"a": b"a" * 1000, "deep/b": b"b" * 1000}
@@ -289,3 +303,35 @@ def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:
     while not what():
         assert time.monotonic() < end, "it never came to hold"
         time.sleep(0.05)
+
+
+def test_what_a_collector_had_looked_at_before_is_not_renewed_when_it_has_ended(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The narrowest order of both: it lists, the manifest is written anew, it removes all, and only then is looked."""
+    store, collector = open_store(s3_uri), open_store(s3_uri)
+    digest = put(store, tmp_path / "made", {"f": b"1"})
+    time.sleep(1.1)
+    cutoff = store.now()
+    listed, written = threading.Event(), threading.Event()
+    looks: Any = S3Artifacts._retiring
+    removes: Any = S3Artifacts._remove
+
+    def remove(self: S3Artifacts, *arguments: Any) -> Any:
+        listed.set()
+        assert written.wait(20)
+        return removes(self, *arguments)
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(S3Artifacts, "_remove", remove)
+        removing = pool.submit(collector.retire_artifact, digest, cutoff)
+        assert listed.wait(20)
+
+        def look(self: S3Artifacts, *arguments: Any) -> Any:
+            written.set()
+            assert removing.result(20) is not None
+            return looks(self, *arguments)
+
+        monkeypatch.setattr(S3Artifacts, "_retiring", look)
+        assert not store.renew_artifact(digest)
+    assert store.check_artifact(digest) == "is missing"

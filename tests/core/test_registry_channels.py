@@ -13,7 +13,7 @@ import pytest
 import registry_writers
 from modelmill.core import channels, registry
 from modelmill.core.errors import InputError, StoreError
-from modelmill.core.registry import MoveKind
+from modelmill.core.registry_documents import CHANNEL_FORMAT, MoveKind
 from modelmill.core.store import Store
 from modelmill.core.stores import open_store
 from registry_writers import digest, promote
@@ -74,7 +74,9 @@ def test_a_document_of_a_newer_format_is_refused_and_kept(store: Store, kind: st
     name = f"registry/banking/{kind}.json"
     before = store.read(name)
     assert before is not None
-    newer = json.dumps({**json.loads(before.content), "format": 3, "pinned_by": "a later version"}).encode()
+    newer = json.dumps(
+        {**json.loads(before.content), "format": CHANNEL_FORMAT + 1, "pinned_by": "a later version"}
+    ).encode()
     overwrite(store, name, newer)
     for act in (
         lambda: channels.publish(store, "banking", "staging", digest("a"), None),

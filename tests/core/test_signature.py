@@ -17,7 +17,7 @@ from lane_artifacts import judge_lane, publish_lanes
 from modelmill.core import signature
 from modelmill.core.errors import InputError
 from modelmill.core.keys import public_key, signing_key
-from modelmill.core.manifest import build, canonical, write_json
+from modelmill.core.manifest import build, canonical
 from modelmill.core.signature import verify
 from signing_keys import Keys, make_keys, make_other_keys
 
@@ -74,7 +74,7 @@ def test_the_same_bundle_has_the_same_signature(signed: Path, keys: Keys) -> Non
 
 def test_openssf_model_signing_accepts_what_publish_signs(copy: Path, keys: Keys) -> None:
     # A store's manifest comes and goes.
-    write_json(copy / "manifest.json", build(copy, "bundle").model_dump(mode="json"))
+    (copy / "manifest.json").write_bytes(canonical(build(copy, "bundle").model_dump(mode="json")))
     arguments = ["verify", "key", copy, "--signature", copy / "model.sig", "--public_key", keys.public]
     done = model_signing(*arguments)
     assert done.returncode == 0, done.stderr

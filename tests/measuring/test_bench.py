@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,20 +9,25 @@ from modelmill.core import hardware
 from modelmill.core.errors import UsageError
 from modelmill.core.evidence import Cell, Difference
 from modelmill.core.progress import SilentProgress
-from modelmill.measuring.bench import BenchResult, Subject, bench
+from modelmill.measuring.bench import Subject, bench
+from modelmill.measuring.bench_result import BenchResult
 from modelmill.measuring.cells import fit_cells
+from tiny_artifacts import random_rows
 
 CELLS = [Cell(batch_size=1, sequence_length=16), Cell(batch_size=2, sequence_length=128)]
 
 
-def run_bench(subjects: list[Subject], cells: list[Cell] = CELLS, against: str | None = None) -> BenchResult:
-    return bench(subjects, cells, threads=1, seconds=0.5, seed=0, progress=SilentProgress(), against=against)
+def run_bench(
+    subjects: list[Subject], cells: list[Cell] = CELLS, against: str | None = None, **asked: Any
+) -> BenchResult:
+    given = {"processes": 1, "seconds": 0.5, **asked}
+    return bench(subjects, cells, threads=1, seed=0, progress=SilentProgress(), against=against, **given)
 
 
 @pytest.fixture(scope="module")
 def result(exported: Path, tiny_bert: Path) -> BenchResult:
     subjects = [Subject("model", exported), Subject("copy", exported), Subject("pytorch", tiny_bert)]
-    return run_bench(subjects, against="pytorch")
+    return run_bench(subjects, against="pytorch", texts=random_rows(60), core_hour=0.05)
 
 
 def test_every_model_stands_in_every_cell_against_the_reference(result: BenchResult) -> None:
@@ -51,6 +57,38 @@ def test_what_was_timed_on_what_is_told(result: BenchResult, exported: Path, tin
     assert result.threads == 1
     assert result.hardware_class == hardware.cpu().hardware_class
     assert result.notes == ["batch 2, length 128 is measured at length 64, the model's maximum"]
+
+
+def test_each_model_is_weighed_alone_and_only_pytorch_takes_torchs_memory(result: BenchResult) -> None:
+    told = {item.name: item for item in result.subjects}
+    for item in told.values():
+        assert 0 < item.first_answer_seconds < item.load_seconds < 30
+    assert 20e6 < told["model"].peak_rss_bytes < 160e6
+    assert told["pytorch"].peak_rss_bytes > 1.5 * told["model"].peak_rss_bytes
+
+
+def test_texts_are_timed_at_their_real_lengths_in_batches_and_one_at_a_time(result: BenchResult) -> None:
+    texts = result.texts
+    assert texts is not None
+    assert (texts.texts, texts.passes >= 1) == (60, True)
+    rows = {row.name: row for row in texts.rows}
+    rate = rows["model"].texts_per_second
+    assert rows["model"].speedup == pytest.approx(rate / rows["pytorch"].texts_per_second, rel=0.01)
+    low, high = rows["model"].texts_per_second_ci
+    assert low <= rate <= high
+    # One text a call: what batches of like length gain is not in it.
+    singly = {row.name: row for row in texts.one_at_a_time.rows}
+    assert singly["model"].ms_p50 <= singly["model"].ms_p95 <= singly["model"].ms_p99
+    assert singly["pytorch"].difference is None
+    assert 1000 / singly["model"].ms_p50 < rate
+
+
+def test_a_millions_cost_is_the_cores_time_at_their_price(result: BenchResult) -> None:
+    assert result.texts is not None
+    row = result.texts.rows[0]
+    assert row.cost_per_million == pytest.approx(1e6 / row.texts_per_second / 3600 * result.threads * 0.05)
+    assert row.cost_per_million_ci is not None
+    assert row.cost_per_million_ci[0] <= row.cost_per_million <= row.cost_per_million_ci[1]
 
 
 def test_the_result_survives_json(result: BenchResult) -> None:

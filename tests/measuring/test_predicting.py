@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modelmill.core.batch_plan import plan_batches
 from modelmill.core.errors import ModelError
-from modelmill.measuring.batch_plan import plan_batches
 from modelmill.measuring.models import OpenModel, open_artifact
 from modelmill.measuring.predicting import Predicted, join, plan_of, predict
 from modelmill.targets.base import Runtime

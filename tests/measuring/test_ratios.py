@@ -7,7 +7,7 @@ import pytest
 
 from modelmill.core.evidence import Difference
 from modelmill.measuring import ratios
-from modelmill.measuring.ratios import difference, expanded_tail, mean_seconds, noise_band, ratio
+from modelmill.measuring.ratios import difference, expanded_tail, mean_seconds, noise_band, ratio, ratio_across
 from modelmill.measuring.rounds import Rounds, interleave
 
 TRIALS = 100
@@ -40,11 +40,11 @@ def test_a_models_own_time_has_an_interval_that_usually_holds_it() -> None:
     for trial in range(60):
         drawn = np.random.default_rng(trial)
         times = 3 * np.exp(drawn.normal(0, 0.1, 120)) / np.exp(0.005)
-        found = mean_seconds(Rounds({"candidate": times}), "candidate", seed=trial)
+        found = mean_seconds([Rounds({"candidate": times})], "candidate", seed=trial)
         held += found.interval[0] <= 3 <= found.interval[1]
         assert found.value == pytest.approx(times.mean())
     assert held >= 52
-    assert mean_seconds(Rounds({"one": np.asarray([2.0])}), "one") == (2.0, (2.0, 2.0))
+    assert mean_seconds([Rounds({"one": np.asarray([2.0])})], "one") == (2.0, (2.0, 2.0))
 
 
 def coverage(count: int, keeps: float, blocks: int, monkeypatch: pytest.MonkeyPatch) -> float:
@@ -69,6 +69,64 @@ def test_the_interval_holds_the_true_ratio_as_often_as_it_says(
 def test_rounds_drawn_singly_promise_more_than_they_hold_where_load_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     # Why blocks are drawn: 400 rounds of a lasting load are not 400 observations.
     assert coverage(400, 0.9, 400, monkeypatch) < 0.8
+
+
+def processes_that_differ(drawn: np.random.Generator, between: float, processes: int = 3) -> list[Rounds]:
+    """Each process has a ratio of its own: where its memory came to lie, no round changes."""
+    return [simulated(drawn, 2.0 * float(np.exp(drawn.normal(0, between))), 30, 0.3) for _ in range(processes)]
+
+
+def held_across(between: float, pooled: bool, monkeypatch: pytest.MonkeyPatch) -> float:
+    """How often an interval over three processes, or of their rounds as if they were one's, holds the true ratio."""
+    monkeypatch.setattr(ratios, "RESAMPLES", 500)
+    drawn = np.random.default_rng(11)
+    held = 0
+    for trial in range(TRIALS):
+        processes = processes_that_differ(drawn, between)
+        if pooled:
+            names = processes[0].seconds
+            processes = [Rounds({name: np.concatenate([one.seconds[name] for one in processes]) for name in names})]
+        low, high = ratio_across(processes, "baseline", "candidate", seed=trial).interval
+        held += low <= 2.0 <= high
+    return held / TRIALS
+
+
+@pytest.mark.parametrize("between", [0.0, 0.03, 0.2])
+def test_the_interval_over_processes_holds_the_true_ratio_however_much_they_differ(
+    between: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert held_across(between, False, monkeypatch) >= 0.87
+
+
+def test_rounds_of_several_processes_taken_for_one_processs_promise_more_than_they_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Why processes are the observations.
+    assert held_across(0.2, True, monkeypatch) < 0.75
+
+
+def test_processes_that_agree_by_chance_do_not_narrow_the_interval_below_that_of_their_rounds() -> None:
+    one = simulated(np.random.default_rng(9), 2.0, 30, 0.3)
+    low, high = ratio_across([one, one, one], "baseline", "candidate").interval
+    # Student's interval of three equal processes has no width.
+    assert low < 0.99 * ratio(one, "baseline", "candidate").value < high
+    alone = ratio(one, "baseline", "candidate").interval
+    assert np.log(high / low) == pytest.approx(np.log(alone[1] / alone[0]) / np.sqrt(3), rel=0.25)
+
+
+def test_the_ratio_over_processes_is_the_geometric_mean_of_theirs_and_its_interval_students() -> None:
+    means = np.asarray([1.5, 2.0, 3.0])
+    processes = [
+        Rounds({"baseline": np.full(9, mean), "candidate": np.ones(9), "again": np.full(9, mean)}) for mean in means
+    ]
+    found = ratio_across(processes, "baseline", "candidate")
+    assert found.value == pytest.approx(float(np.prod(means)) ** (1 / 3))
+    error = float(np.log(means).std(ddof=1)) / np.sqrt(3)
+    # The quantile of two degrees of freedom at 97.5 %.
+    assert np.log(found.interval[1] / found.value) == pytest.approx(4.30265 * error, rel=1e-4)
+    assert np.log(found.value / found.interval[0]) == pytest.approx(4.30265 * error, rel=1e-4)
+    assert ratio_across(processes, "baseline", "again").interval == (1.0, 1.0)
+    assert mean_seconds(processes, "baseline").value == pytest.approx(found.value)
 
 
 def test_a_model_against_itself_is_called_within_noise() -> None:

@@ -15,7 +15,10 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 from ask_pods import Told, pods_of
 
+from modelmill import recipe as recipes
 from modelmill.core.errors import UsageError
+from modelmill.deployment import Backend, Deployment
+from modelmill.runners.airflow import dag_of
 from modelmill.runners.airflow_folder import SCHEDULE_VARIABLE, dags_of, dags_of_environment
 from normal_form import dags_in
 
@@ -23,6 +26,7 @@ SCHEDULES = (
     *("every day", "@nightly", "99 * * * *", "0 0 31 2 *"),
     *("", "  ", "0 2 * * *", "@daily", "@quarterly", "@continuous", "@midnight"),
 )
+MOUNTS = ("/m {{ ds }}/{{$}} {% raw", "/templates/run.sh")
 
 
 def refusals(dag: Any) -> dict[str, str]:
@@ -100,6 +104,15 @@ def schedules() -> dict[str, dict[str, Any]]:
     return found
 
 
+def mounted(recipe: Path, mount: str) -> dict[str, Any]:
+    """What fetch's container on the machine of its worker is given of a folder, its templates filled in."""
+    deployment = Deployment(store="s3://models/line", backend=Backend.DOCKER, mounts=[mount])
+    dag = dag_of(recipes.load(recipe), deployment)
+    task = dag.get_task("fetch")
+    task.render_template_fields({"dag": dag, "run_id": "run", "ti": Told({"begin": "sha256:0"}), "params": {}})
+    return {"mounts": [item["Source"] for item in task.mounts], "command": task.command}
+
+
 def main(dag_file: Path, others: Path) -> None:
     """Load the DAG file as Airflow does, and answer."""
     started = time.monotonic()
@@ -119,6 +132,7 @@ def main(dag_file: Path, others: Path) -> None:
         "pods": pods_of(dag, {}, "manual__2026-11-22T07:00:00+00:00", {"publish_model": "{{ 6 * 7 }}"}),
         "folders": {others.name: folder_of(others), "/nope": refused_folder("/nope")},
         "schedules": schedules(),
+        "mounted": {mount: mounted(others / "one.yaml", mount) for mount in MOUNTS},
         "operators": all(isinstance(task, KubernetesPodOperator) for task in dag.tasks),
     }
     sys.stdout.write(json.dumps(answers, default=str))

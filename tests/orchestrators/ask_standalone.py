@@ -85,6 +85,9 @@ def refusals() -> dict[str, str]:
         "port": refusal(lambda: fed("export", "modle", "optimize", model=DIGEST)),
         "lanes": refusal(made("publish", lanes, {"model": "m", "channel": "c"})),
         "task": refusal(made("export", {"checkpoint": DIGEST}, task_id="finish")),
+        "task's name": refusal(made("export", {"checkpoint": DIGEST}, task_id="a b {{ x }}")),
+        "runtime": refusal(made("optimize", {"model": DIGEST}, {**ONNX, "runtime": "onnxruntime-rocm"})),
+        "ML task": refusal(made("export", {"checkpoint": DIGEST}, {"task": "text-clasification"})),
         "device": refusal(made("export", {"checkpoint": DIGEST}, device="tpu")),
         "right": refusal(made("export", {"checkpoint": DIGEST})),
     }

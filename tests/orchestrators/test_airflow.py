@@ -12,6 +12,7 @@ import yaml
 
 from environments import ROOT, in_airflow
 from modelmill.runners.containers import RECIPE_VARIABLE
+from modelmill.runners.parameters import path_of_word
 
 DEPLOYMENT = {
     "store": "s3://models/line",
@@ -145,9 +146,17 @@ def test_pods_hold_the_filled_in_command_and_texts_stay_texts(answers: dict[str,
     assert "retrain.learning_rate=0.0003" in begin["command"]
     assert "publish.texts=false" in begin["command"]
     fetch = _base(answers["pods"]["fetch"])["command"]
-    assert fetch[fetch.index("--mount") + 1] == "/mnt/{{ 6 * 7 }}"
+    assert path_of_word(fetch[fetch.index("--mount") + 1]) == "/mnt/{{ 6 * 7 }}"
     (variable,) = [item for item in begin["env"] if item["name"] == RECIPE_VARIABLE]
     assert json.loads(base64.urlsafe_b64decode(variable["value"]))["name"] == "demo"
+
+
+def test_a_path_is_mounted_as_it_is_whatever_stands_in_it(answers: dict[str, Any]) -> None:
+    assert len(answers["mounted"]) == 2
+    for path, found in answers["mounted"].items():
+        assert found["mounts"] == [path]
+        at = found["command"].index("--mount")
+        assert path_of_word(found["command"][at + 1]) == path
 
 
 def test_the_signing_key_reaches_publish_alone(answers: dict[str, Any]) -> None:

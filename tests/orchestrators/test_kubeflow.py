@@ -68,6 +68,12 @@ def test_a_store_on_this_machine_and_an_output_of_another_kind_are_refused(tmp_p
         assert said in ended.stderr
 
 
+def test_a_store_that_holds_a_placeholder_of_kubeflows_is_refused(tmp_path: Path) -> None:
+    ended = _compile(DEMO, "--output", tmp_path / "out.yaml", "--store", "s3://bucket/a{{$}}b")
+    assert ended.returncode == 2
+    assert "Kubeflow would take {{$ in 's3://bucket/a{{$}}b' for a placeholder" in ended.stderr
+
+
 def test_a_step_that_is_not_in_the_line_is_refused_by_name(tmp_path: Path) -> None:
     deployment = tmp_path / "deployment.yaml"
     deployment.write_text("store: s3://bucket/l\nsteps: {retrian: {retries: 1}}\n", "utf-8")

@@ -86,7 +86,7 @@ def _tasks(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_every_task_of_the_line_is_placed(placed: dict[str, Any]) -> None:
-    assert len(placed) == 3 + 3 + 7 + 1
+    assert len(placed) == 3 + 3 + 8 + 1
     assert {"begin", "retrain", "gate.cpu-int8", "publish", "finish"} <= set(placed)
 
 

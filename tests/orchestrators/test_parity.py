@@ -63,7 +63,7 @@ def package(folder: Path) -> Path:
 
 def test_the_compiled_pipeline_is_the_line(line: dict[str, Any], package: Path) -> None:
     assert of_kubeflow(package) == line
-    assert len(line["tasks"]) == 3 + 3 + 7 * 2 + 1
+    assert len(line["tasks"]) == 3 + 3 + 8 * 2 + 1
 
 
 def test_targets_that_differ_in_punctuation_alone_stay_apart(folder: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ TWO = {
     **ONE,
     "name": "two",
     "targets": [{"name": "int8", "precision": "int8"}, {"name": LONG, "precision": "float32"}],
+    "search": {"trials": 0},
 }
 PLAIN = {"store": "s3://models/line"}
 FULL = {
@@ -137,7 +138,7 @@ def _all(answers: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def test_every_pod_is_valid_by_kubernetes_own_schema(answers: dict[str, Any]) -> None:
     pods = _all(answers)
-    assert len(pods) == 14 + 14 + 21
+    assert len(pods) == 15 + 15 + 23
     for _, pod in pods:
         check_strictly(pod)
 

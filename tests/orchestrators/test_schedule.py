@@ -89,6 +89,9 @@ def test_a_schedule_is_made_shown_and_deleted(server: Pipelines, say: Say) -> No
     assert version["pipeline_spec"]["pipelineInfo"]["name"] == "demo"
     assert stored["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
 
+    code, out, _ = say("show", "demo")
+    assert code == 0
+    assert out.rstrip().endswith("runs:       none yet")
     server.start(stored, "SUCCEEDED", "2026-11-21T02:00:00Z")
     server.start(stored, "FAILED", "2026-11-22T02:00:00Z")
     code, out, _ = say("show", "demo", "--json")

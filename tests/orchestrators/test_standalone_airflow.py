@@ -119,6 +119,9 @@ def test_what_is_wrong_is_said_when_the_dag_is_parsed(steps: dict[str, Any]) -> 
         "port": "an output modle",
         "lanes": "a mapping from lane to artifact",
         "task": "give the task another task_id",
+        "task's name": "'a b {{ x }}' cannot name a task",
+        "runtime": "runtime: input should be 'onnxruntime', ",
+        "ML task": "task: there is no task 'text-clasification': did you mean text-classification?",
         "device": "add images.tpu",
     }
     assert set(steps["refusals"]) == {*said, "right"}

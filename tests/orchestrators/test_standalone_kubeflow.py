@@ -77,6 +77,7 @@ def test_a_condition_takes_a_gates_decision(tmp_path: Path) -> None:
             baseline=one,
             candidate=one,
             measurements=one,
+            smoke=one,
             model=model,
             rows=rows,
             task="text-classification",

@@ -5,60 +5,18 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from html.parser import HTMLParser
 
 import pytest
 
 import realistic_evidence
+from html_page import Page
 from modelmill.core.evidence import Verdict
 from modelmill.reports.lane_page import matrix
 from modelmill.reports.render import render_lane, render_run
 from modelmill.reports.view import RunStatus
 from realistic_evidence import LABELS
 
-_VOID = {"meta", "link", "input", "br", "img"}
 _EXTERNAL = ("src", "srcset", "data", "poster", "action", "formaction", "background", "manifest", "ping", "xlink:href")
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, text outside scripts and styles, and whatever does not balance."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.unbalanced: list[str] = []
-        self._open: list[str] = []
-        self.feed(document)
-        self.close()
-        self.unbalanced += self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self._open or self._open[-1] != tag:
-            self.unbalanced.append(f"</{tag}> after {self._open[-3:]}")
-        else:
-            self._open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not {"script", "style"} & set(self._open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        """What a person reads, white space made one."""
-        return " ".join(" ".join(self.words).split())
-
-    def ids(self) -> list[str]:
-        """Every id, in order."""
-        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
 
 
 DOCUMENTS = {
@@ -203,6 +161,33 @@ def test_numbers_of_the_evidence_stand_in_the_page() -> None:
     for cell in lane.measurements.latency:
         assert f"{cell.speedup:.2f}× ({cell.speedup_ci[0]:.2f} to {cell.speedup_ci[1]:.2f})" in text
     assert "fused.Attention 6" in text
+
+
+def test_champion_and_challenger_stand_side_by_side_and_one_that_is_gone_says_why() -> None:
+    page = Page(render_lane(realistic_evidence.lane())).text
+    start = page.index("Champion and challenger")
+    shown = page[start : page.index("Latency", start)]
+    assert "Champion: served" in page
+    assert "+0.26 −0.05 to 0.58 22 14" in shown
+    assert "Reference: served" not in page
+    assert "is gone from the store" in shown
+    assert "evaluation rows' classes lie 0.094 from those of what the channel serves" in page
+    assert "Champion and challenger" not in Page(render_lane(realistic_evidence.minimal())).text
+
+
+def test_the_channels_history_is_shown_newest_first_with_who_and_why() -> None:
+    page = Page(render_run(realistic_evidence.run())).text
+    start = page.index("The channel staging of banking77")
+    shown = page[start : page.index("Steps", start)]
+    assert "where errors at night pinned it" in shown
+    assert "The last 10 of 22 entries" in shown
+    order = ["promoted by hand", "reference pinned", "held back", "rolled back", "published"]
+    assert sorted(order, key=shown.index) == order
+    assert "none that passes: overridden errors at night" in shown
+    assert "run nightly-17" in shown
+    assert "run nightly-1 " not in shown
+    bare = realistic_evidence.run().model_copy(update={"registered": None})
+    assert "The channel staging of" not in Page(render_run(bare)).text
 
 
 def test_a_matrix_shows_the_changes_between_few_classes_and_none_shows_scattered_ones() -> None:

@@ -48,6 +48,8 @@ def test_metrics_are_numbers_under_names_that_say_their_unit() -> None:
     found = metrics_of(lane)
     assert found["accuracy_baseline"] == lane.baseline
     assert (found["drop_points_low"], found["drop_points_high"]) == lane.drop_points_ci
+    assert (found["drop_vs_champion_points"], found["drop_vs_champion_points_high"]) == (0.26, 0.58)
+    assert "drop_vs_reference_points" not in found, "its bundle is gone"
     cell = lane.measurements.latency[0]
     assert found[f"speedup_batch_{cell.batch_size}_length_{cell.sequence_length}_low"] == cell.speedup_ci[0]
     assert found["verdict"] == lane.verdict.value

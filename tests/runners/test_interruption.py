@@ -21,7 +21,7 @@ from whole_line import make_recipe, reproducible_digests, run_in_this_process
 TASKS = [
     "fetch", "retrain", "evaluate-baseline", "export.cpu-int8", "optimize.cpu-int8",
     "calibrate-quantize-choose.cpu-int8", "calibrate-quantize.cpu-int8", "evaluate-candidate.cpu-int8",
-    "evaluate-measure.cpu-int8", "gate.cpu-int8", "publish",
+    "evaluate-measure.cpu-int8", "evaluate-smoke.cpu-int8", "gate.cpu-int8", "publish",
 ]  # fmt: skip
 
 
@@ -36,9 +36,10 @@ def unbroken(recipe: Path) -> RunDocument:
     return run_in_this_process(recipe, LocalStore(recipe.parent / "unbroken"))
 
 
-def _start(recipe: Path, store: Path) -> subprocess.Popen[str]:
+def _start(recipe: Path, store: Path, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "modelmill.cli.main", "run", str(recipe), "--store", str(store), "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **variables}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
 
 
 def _finish(process: subprocess.Popen[str]) -> RunDocument:
@@ -132,15 +133,17 @@ def test_two_runs_at_once_on_one_store_both_end_well_and_agree(
     assert reproducible_digests(one) == reproducible_digests(unbroken)
 
 
-def test_sigterm_is_taken_for_ctrl_c_and_ends_with_143(recipe: Path, tmp_path: Path) -> None:
-    process = _start(recipe, tmp_path / "store")
+def test_sigterm_is_taken_for_ctrl_c_ends_with_143_and_leaves_no_folder(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    process = _start(recipe, tmp_path / "store", TMPDIR=str(tmp_path / "tmp"))
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("retrain: running"):
-            break
+    # Said by the loop of the training, when its step has made its folder.
+    assert any("epoch 1 of" in line for line in process.stderr)
+    assert list((tmp_path / "tmp").rglob("checkpoint"))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "interrupted" in errors
+    assert list((tmp_path / "tmp").glob("modelmill-*")) == []
     listed = [json.loads(file.read_bytes()) for file in (tmp_path / "store" / "runs").glob("*.json")]
     assert [record["status"] for record in listed] == ["interrupted"]

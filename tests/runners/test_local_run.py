@@ -45,7 +45,7 @@ def test_a_good_model_is_promoted(first: RunDocument, store: Store) -> None:
     assert not any(row.cached for row in first.steps)
     assert [row.name for row in first.steps] == [
         "fetch", "retrain", "evaluate", "export", "optimize", "calibrate-quantize", "calibrate-quantize",
-        "evaluate", "evaluate", "gate", "publish",
+        "evaluate", "evaluate", "evaluate", "gate", "publish",
     ]  # fmt: skip
     lane = first.targets["cpu-int8"]
     assert lane.verdict is Verdict.PASS
@@ -112,13 +112,17 @@ def test_another_store_gets_the_same_bytes(first: RunDocument, folder: Path, tmp
     assert other.bundle_digest == first.bundle_digest
 
 
-def test_a_threshold_out_of_reach_is_a_refusal_with_a_report_and_no_channel(folder: Path, store: Store) -> None:
+def test_a_threshold_out_of_reach_is_a_refusal_with_a_report_and_no_channel(
+    first: RunDocument, folder: Path, store: Store
+) -> None:
     recipe = make_recipe(folder, publish={"model": "refused-model", "channel": "staging"})
-    refused = run_in_this_process(recipe, store, "gate.min_speedup=1000")
+    # On a busy machine PyTorch has been measured at a thousand times what this tiny model takes.
+    refused = run_in_this_process(recipe, store, "gate.min_speedup=100000")
     assert refused.status is Status.REFUSED
     assert refused.status.exit_code == 3
     assert "publish" not in [row.name for row in refused.steps]
-    assert [row.name for row in refused.steps if not row.cached] == ["gate"], "a threshold only judges anew"
+    # The model's name is in its serving files, so that the smoke test is another; a threshold only judges anew.
+    assert [(row.name, row.part) for row in refused.steps if not row.cached] == [("evaluate", "smoke"), ("gate", None)]
     assert refused.bundle is None
     assert registry.show_channel(store, "refused-model", "staging") is None
     assert "1000" in Path(str(refused.report)).read_text("utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -16,7 +17,9 @@ from git_servers import commit_files, file_of, make_repository
 from listener import listener
 from modelmill import recipe as recipes
 from modelmill.core import records
+from modelmill.core.evidence import LaneEvidence
 from modelmill.core.local_store import LocalStore
+from modelmill.core.served import Opponent, Standing
 from modelmill.core.stores import open_store
 from modelmill.deployment import Backend, Deployment, Prices
 from modelmill.line import Job
@@ -95,8 +98,42 @@ def test_what_the_local_runner_made_is_a_hit_for_containers(
     store, _ = local
     orchestrate(_described(folder, store), tmp_path, "after-local")
     document = _document(store, "after-local")
-    assert len(document.steps) == 11
+    assert len(document.steps) == 12
     assert all(row.cached for row in document.steps)
+
+
+def test_a_challenger_is_held_against_the_champion_in_containers_as_by_the_local_runner(
+    folder: Path, local: tuple[Path, RunDocument], tmp_path: Path
+) -> None:
+    store, before = tmp_path / "store", local[1].bundle_digest
+    shutil.copytree(local[0], store)
+    value = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    value["targets"][0]["precision"] = "float32"
+    value["gate"] |= {"max_drop_vs_champion_points": 5.0, "max_drop_vs_reference_points": 5.0}
+    value["gate"] |= {"max_class_shift_vs_published": 0.0, "max_size_ratio": 2.0}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(value), "utf-8")
+    described = describe(
+        Job(
+            recipes.load(tmp_path / "recipe.yaml"),
+            Deployment(store=str(store), backend=Backend.DOCKER, mounts=[str(folder)], prices=PRICES),
+        )
+    )
+    assert orchestrate(described, tmp_path, "challenger").pointers["finish"] == "promoted"
+    document = _document(store, "challenger")
+    judged = next(row for row in document.steps if row.task == "gate.cpu-int8")
+    evidence = LaneEvidence.model_validate_json((Path(judged.outputs["verdict"]) / "verdict.json").read_bytes())
+    champion, reference = evidence.against[Opponent.CHAMPION], evidence.against[Opponent.REFERENCE]
+    assert (champion.standing, champion.bundle) == (Standing.PREDICTED, before)
+    assert reference.standing is Standing.NONE
+    assert document.bundle_digest != before
+    # Its own bundle is the champion now, for containers and for the local runner alike.
+    again = orchestrate(described, tmp_path, "again")
+    assert again.pointers["finish"] == "promoted"
+    sensed = next(row for row in _document(store, "again").steps if row.task == "evaluate-candidate.cpu-int8")
+    assert (sensed.cached, "champion" in sensed.inputs) == (False, True)
+    found = run_in_this_process(tmp_path / "recipe.yaml", LocalStore(store), deployment=Deployment(prices=PRICES))
+    assert all(row.cached for row in found.steps)
+    assert found.bundle_digest == document.bundle_digest
 
 
 def test_a_promotion_goes_into_git_and_a_pin_there_holds_the_run_back_in_words(
@@ -211,6 +248,17 @@ def test_a_failed_task_ends_the_run_as_failed_and_a_second_start_finishes(
     assert _document(ran, "fails").error is None
 
 
+def test_a_task_that_was_killed_is_named_without_those_that_waited_for_it(
+    folder: Path, ran: Path, tmp_path: Path
+) -> None:
+    described = _described(folder, ran)
+    alone = [item for item in described.containers if item.id in {"begin", "fetch", "finish"}]
+    found = orchestrate(dataclasses.replace(described, containers=tuple(alone)), tmp_path, "killed")
+    assert list(found.errors) == ["finish"]
+    error = str(_document(ran, "killed").error)
+    assert error.startswith("retrain did not say how it ended: it was killed, most likely for want of memory")
+
+
 def test_a_source_outside_the_declared_mounts_is_refused(folder: Path, tmp_path: Path) -> None:
     described = _described(folder, tmp_path / "store", mounts=[])
     found = orchestrate(described, tmp_path, "outside")
@@ -258,6 +306,25 @@ def test_a_compiled_pipeline_ends_in_what_the_containers_made_and_shows_it(
     page = Path(report.path).read_text("utf-8")
     assert "3f2c" in page
     assert page.startswith("<!doctype html>")
+
+
+def test_what_kubeflow_would_replace_stays_as_the_recipe_has_it(folder: Path, ran: Path, tmp_path: Path) -> None:
+    backend = pytest.importorskip("kubeflow_backend", reason="kfp is not installed", exc_type=ImportError)
+    odd = tmp_path / "a {{$}}, 100% {{$.inputs.parameters['run']}} {{ ds }}"
+    shutil.copytree(folder / "rows", odd / "rows")
+    value = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    value["data"]["source"] = "file:rows"
+    (odd / "recipe.yaml").write_text(yaml.safe_dump(value), "utf-8")
+    described = _described(odd, ran, mounts=[str(folder), str(odd / "rows")])
+    assert "data_source" in {item.name for item in described.parameters}
+    value["data"]["source"] = f"file:{odd / 'rows'}"
+    (odd / "recipe.yaml").write_text(yaml.safe_dump(value), "utf-8")
+    absolute = _described(odd, ran, mounts=[str(folder), str(odd / "rows")])
+    for name, line in (("relative", described), ("absolute", absolute)):
+        compile_to(line, tmp_path / f"{name}.yaml")
+        found = backend.run_package(tmp_path / f"{name}.yaml", tmp_path / name, name)
+        assert found.errors == {}
+        assert found.outputs["finish"][POINTER] == "promoted"
 
 
 def test_a_compiled_pipeline_skips_publish_where_the_gate_refuses(

@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lane_artifacts import TASK, judge_lane
+from lane_artifacts import TASK, judge_lane, promoted_in, publish_lanes
 from modelmill.cli.main import app
 from modelmill.core import manifest, registry
 from modelmill.core.contract import PortType
-from modelmill.core.errors import InputError, ModelmillError
+from modelmill.core.errors import InputError, ModelmillError, UsageError
+from modelmill.core.local_store import LocalStore
+from modelmill.core.predictions import read_predictions
+from modelmill.core.served import Opponent
 from modelmill.core.stores import open_store
 
-GATE = ("baseline", "candidate", "measurements", "model", "rows")
+GATE = ("baseline", "candidate", "measurements", "smoke", "model", "rows")
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +177,8 @@ def test_rows_that_are_none_are_refused(name: str, lane: Mapping[str, Path], tmp
         ("retrain", {"task": TASK, "retrain_epochs": 5}, "retrain_method"),
         ("retrain", {"task": TASK, "retrain_method": "magic"}, "fine-tune"),
         ("evaluate-measure", {"task": TASK, "runtime": "onnxruntime", "cells": "[]"}, "cells"),
+        ("evaluate-measure", {"task": TASK, "runtime": "onnxruntime-rocm", "cells": "[]"}, "runtime: input should be"),
+        ("gate", {"task": "text-clasification", "target": "x"}, "task: there is no task 'text-clasification': did"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(
@@ -211,3 +216,22 @@ def test_ports_and_places_are_refused_by_name(lane: Mapping[str, Path], tmp_path
         component("gate", *given(lane, *GATE), "--store", str(tmp_path / "store"), **values)
     with pytest.raises(InputError, match="no ExecutorInput"):
         component("gate", *given(lane, *GATE), "--executor-input", "{}", **values)
+
+
+def test_a_pipeline_of_ones_own_holds_a_candidate_against_what_a_store_serves(
+    lane: Mapping[str, Path], tmp_path: Path, tiny_bert: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    champion = judge_lane(tmp_path / "champion", tiny_bert, seed=1)
+    digest = promoted_in(store, publish_lanes(tmp_path / "bundle", {"cpu-int8": champion}))
+    served = json.dumps({"model": "banking", "channel": "staging", "lane": "cpu-int8", "against": ["champion"]})
+    asked = [*given(lane, "model", "rows"), "--output", f"predictions={tmp_path / 'predictions'}"]
+    with pytest.raises(UsageError, match="needs a store"):
+        component("evaluate-candidate", *asked, task=TASK, runtime="onnxruntime", served=served)
+    with pytest.raises(UsageError, match="uses a store only with the parameter served"):
+        component("evaluate-candidate", *asked, "--store", store.uri, task=TASK, runtime="onnxruntime")
+    component("evaluate-candidate", *asked, "--store", store.uri, task=TASK, runtime="onnxruntime", served=served)
+    found, arrays = read_predictions(tmp_path / "predictions")
+    assert found.served[Opponent.CHAMPION].bundle == digest
+    assert set(arrays) == {"outputs", "predicted", "reference", "predicted_champion"}
+    assert not list((tmp_path / "store").glob("keys/*")), "a component finds nothing again, and keeps nothing"

@@ -27,6 +27,11 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $recipe := .Values.recipes -}}
+{{- if and (kindIs "string" $recipe) (hasKey (fromYaml $recipe) "Error") -}}
+{{- fail (printf "recipes.%s is no mapping of a recipe's fields: give a file's text (--set-file recipes.%s=recipe.yaml)" $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $policy.enabled .Values.kubeflow.enabled -}}
 {{- if not $policy.kubernetesApi.peers -}}
 {{- fail "networkPolicy.kubernetesApi.peers is empty, and Kubeflow's launcher needs the Kubernetes API: name its addresses (kubectl get endpointslices kubernetes), for example --set 'networkPolicy.kubernetesApi.peers[0].ipBlock.cidr=10.0.0.1/32'" -}}

@@ -41,7 +41,7 @@ def component(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter; lists and mappings as JSON.")
     ] = None,
     store: Annotated[
-        str | None, typer.Option("--store", metavar="URI", help="Where publish writes; no other step has one.")
+        str | None, typer.Option("--store", metavar="URI", help="Where publish writes, and what is served lies.")
     ] = None,
     executor_input: Annotated[
         str | None,

@@ -28,6 +28,7 @@ from modelmill.runners.components import DECISION, component_of
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "components" / "modelmill"
 CHART = ROOT / "charts" / "modelmill"
+SERVING_CHART = ROOT / "charts" / "serving"
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
@@ -70,16 +71,25 @@ def contract_tables(contracts: list[StepContract]) -> str:
         machine = ", ".join(sorted(item.value.replace("_", " ") for item in contract.key_on)) or "nothing"
         ports = [
             [direction, f"`{port.name}`" + (" (one a lane)" if port.many else ""), port.type.value, port.description]
-            for direction, found in (("in", contract.input_ports), ("out", contract.output_ports))
+            for direction, found in (
+                ("in", contract.input_ports),
+                ("sensed", contract.sensed_ports),
+                ("out", contract.output_ports),
+            )
             for port in found
         ]
         text = (
             f"{title}{contract.summary} Version {contract.version}, {contract.kind.value}; its key holds the versions"
-            f" of {', '.join(contract.packages) or 'no package'}, and of the machine {machine}.\n\n"
+            f" of {_packages(contract)}, and of the machine {machine}.\n\n"
             f"{_table(['', 'port', 'type', 'holds'], ports)}\n\n"
         )
         parts.append(text + _fields(contract.settings.model_json_schema()))
     return "\n\n".join(parts)
+
+
+def _packages(contract: StepContract) -> str:
+    named = [*contract.packages, *(["the runtime"] if contract.packages_of else [])]
+    return ", ".join(named) or "no package"
 
 
 def component_tables(contracts: list[StepContract]) -> str:
@@ -228,13 +238,14 @@ def documents() -> Iterator[tuple[Path, Callable[[str], str]]]:
         tables = {"contract": contract_tables(contracts), "component": component_tables(contracts)}
         yield path, lambda text, tables=tables: _filled(text, tables)  # type: ignore[misc]
     yield CHART / "values.schema.json", chart.values_schema
-    yield CHART / "README.md", lambda text: _filled(text, {"values": values_table()})
+    for folder in (CHART, SERVING_CHART):
+        yield folder / "README.md", lambda text, folder=folder: _filled(text, {"values": values_table(folder)})  # type: ignore[misc]
     yield CHART / "files" / "modelmill_dag.py", lambda _: (ROOT / "dags" / "modelmill_dag.py").read_text("utf-8")
 
 
-def values_table() -> str:
-    """The chart's values with their defaults."""
-    return _table(["value", "default", "meaning"], chart.values_rows(CHART))
+def values_table(folder: Path) -> str:
+    """A chart's values with their defaults."""
+    return _table(["value", "default", "meaning"], chart.values_rows(folder))
 
 
 def _filled(text: str, tables: dict[str, str]) -> str:

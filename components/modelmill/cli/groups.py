@@ -19,9 +19,12 @@ MODULES = {
     "components": ("component",),
     "orchestration": ("compile",),
     "history": ("report", "runs"),
-    "artifacts": ("bench", "verify"),
+    "bench": ("bench",),
+    "artifacts": ("verify",),
     "storage": ("push", "gc"),
     "registry": ("channel",),
+    "mirrors": ("mirror",),
+    "serving": ("serving",),
     "schedules": ("schedule",),
 }
 """Module of this package → its commands, in the order in which help lists them."""

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from modelmill import deployment as deployments
 from modelmill import recipe as recipes
-from modelmill.cli.options import DeploymentOption, RecipeArgument, SetOption
+from modelmill.cli.options import DeploymentOption, RecipeArgument, SetOption, deployment_of_pods
 from modelmill.cli.output import print_text
-from modelmill.deployment import Backend
 from modelmill.line import Job
 from modelmill.runners import kubeflow
 from modelmill.runners.containers import describe
@@ -33,10 +31,7 @@ def compile_pipeline(
     deployment.
     """
     located = recipes.load(recipe, overrides or [])
-    # Kubeflow's tasks are pods, whatever a DAG's are.
-    deployed = deployments.load(deployment).model_copy(update={"backend": Backend.KUBERNETES})
-    if store is not None:
-        deployed = deployed.model_copy(update={"store": store})
+    deployed = deployment_of_pods(deployment, store)
     for_cluster(located)
     described = describe(Job(located, deployed))
     kubeflow.compile_to(described, output)

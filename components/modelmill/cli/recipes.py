@@ -14,7 +14,7 @@ from modelmill.cli.output import print_json, print_text
 from modelmill.cli.progress import stderr_progress
 from modelmill.core.errors import UsageError
 from modelmill.deployment import load as load_deployment
-from modelmill.line import Job, expand
+from modelmill.line import Job, expand, lanes_without_gpu, require_runtimes
 
 
 def starter() -> str:
@@ -42,13 +42,18 @@ def check(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     deployment: DeploymentOption = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not look at the sources.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not look at the sources, nor at what is installed.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Validate a recipe, and that its sources are there."""
+    """Validate a recipe, and that its sources and runtimes are there."""
     located = recipes.load(recipe, overrides or [])
     tasks = expand(Job(located, load_deployment(deployment)))
     if not offline:
+        require_runtimes(located.recipe)
+        for missing in lanes_without_gpu(located.recipe):
+            stderr_progress().fact(missing)
         for task in tasks:
             resolve = task.contract.load_resolve()
             if resolve:

@@ -27,9 +27,11 @@ from modelmill.cli.output import megabytes, print_json, print_table, print_text,
 from modelmill.cli.progress import stderr_progress
 from modelmill.core.contract import StepContract
 from modelmill.core.errors import ModelmillError, UsageError
+from modelmill.core.evidence import Against
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.line import Job, contract_named
+from modelmill.reports.view import unavailable_in_words
 from modelmill.runners import airflow_local, kubeflow_local, local, plan, process
 from modelmill.runners.containers import SETTINGS_VARIABLE
 from modelmill.runners.executor import small_facts
@@ -104,6 +106,14 @@ def _answering_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _against(other: Against) -> str:
+    """What is said of an opponent: the numbers, or why there are none."""
+    if other.value is None or other.drop_points is None or other.drop_points_ci is None:
+        return other.words
+    low, high = other.drop_points_ci
+    return f"{other.value:.4f} is served; drop {other.drop_points:.2f} points [{low:.2f}, {high:.2f}]"
+
+
 def print_run(document: RunDocument) -> None:
     """A run for people: steps, lanes, and where to look."""
     print_table(
@@ -129,6 +139,7 @@ def print_run(document: RunDocument) -> None:
             *(("reason", reason) for reason in lane.reasons),
             (lane.metric.name, f"{lane.baseline:.4f} before, {lane.candidate:.4f} after"),
             ("drop", f"{lane.drop_points:.2f} points [{low:.2f}, {high:.2f}]"),
+            *((f"against the {name.value}", _against(other)) for name, other in lane.against.items()),
             *(
                 (
                     f"batch {cell.batch_size}, length {cell.sequence_length}",
@@ -143,6 +154,8 @@ def print_run(document: RunDocument) -> None:
         ]
         print_table(f"target {name} ({lane.precision})", ["", ""], rows)
     print_text("")
+    for name, why in document.unavailable.items():
+        print_text(f"note:    {unavailable_in_words(name, why)}")
     for words in warnings_of(document.steps):
         print_text(f"note:    {words}")
     if document.bundle:
@@ -150,6 +163,8 @@ def print_run(document: RunDocument) -> None:
         print_text(f"channel: {document.channel or document.held}")
     if document.git:
         print_text(f"git:     {document.git['outcome']} {document.git['pull_request'] or document.git['commit'] or ''}")
+    for mirror in document.mirrors:
+        print_text(f"mirror:  {mirror['mirror']} is {mirror['state']}: {mirror['words']}")
     if document.report:
         print_text(f"report:  {document.report}")
     print_text(f"time:    {document.seconds:.1f} s")

@@ -8,12 +8,10 @@ from typing import Annotated
 
 import typer
 
-from modelmill import deployment as deployments
-from modelmill.cli.options import DeploymentOption, JsonOption, RecipeArgument, SetOption
+from modelmill.cli.options import DeploymentOption, JsonOption, RecipeArgument, SetOption, deployment_of_pods
 from modelmill.cli.output import print_json, print_table, print_text
 from modelmill.core.contract import Zone
 from modelmill.core.errors import UsageError
-from modelmill.deployment import Backend
 from modelmill.line import Job
 from modelmill.runners import cron as crons
 from modelmill.runners import kubeflow
@@ -75,10 +73,7 @@ def create(
     """
     schedule = crons.parse(cron)
     located, parameters = chosen(recipe, overrides or [])
-    # Kubeflow's tasks are pods, whatever a DAG's are.
-    deployed = deployments.load(deployment).model_copy(update={"backend": Backend.KUBERNETES})
-    if store is not None:
-        deployed = deployed.model_copy(update={"store": store})
+    deployed = deployment_of_pods(deployment, store)
     for_cluster(located)
     called = located.recipe.name
     described = describe(Job(located, deployed))
@@ -136,7 +131,10 @@ def show(
         print_text(f"at:         {item.cron}")
         _print(item)
         rows = [(run.id, run.state, run.started_at, run.finished_at) for run in item.runs]
-        print_table("latest runs", ["run", "state", "started", "finished"], rows)
+        if rows:
+            print_table("latest runs", ["run", "state", "started", "finished"], rows)
+        else:
+            print_text("runs:       none yet")
 
 
 @schedule_app.command("delete")

@@ -15,6 +15,7 @@ from modelmill.core.stores import open_store
 from modelmill.deployment import Prices
 from modelmill.runners import orchestrated
 from modelmill.runners.containers import LOG, Shown
+from modelmill.runners.parameters import path_of_word
 from modelmill.runners.result import safe_name
 from modelmill.runners.showing import shower
 
@@ -31,15 +32,23 @@ def task(
     ] = None,
     overrides: SetOption = None,
     mounts: Annotated[
-        list[str] | None, typer.Option("--mount", metavar="DIR", help="file: sources may lie in it; repeatable.")
+        list[str] | None,
+        typer.Option("--mount", metavar="DIR", help="file: sources may lie in it; percent-encoded, repeatable."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="DIR", help="Where relative file: sources start.")
+        str | None,
+        typer.Option("--folder", metavar="DIR", help="Where relative file: sources start; percent-encoded."),
     ] = None,
     core_hour: Annotated[
         float | None, typer.Option("--core-hour", metavar="PRICE", help="Of one CPU core, where a gate judges cost.")
     ] = None,
     currency: Annotated[str, typer.Option("--currency", metavar="CODE", help="Of the price.")] = "USD",
+    attempts: Annotated[
+        int,
+        typer.Option(
+            "--attempts", metavar="N", min=1, help="How often a lane's task is tried before its lane is unavailable."
+        ),
+    ] = 1,
     pointer: Annotated[
         Path | None, typer.Option("--pointer", metavar="FILE", help="Where the pointer goes, besides stdout.")
     ] = None,
@@ -52,7 +61,8 @@ def task(
 ) -> None:
     """Run one task of an orchestrated run: what the compiled pipeline and the DAG start in their containers.
 
-    Prints its pointer: a step's key, the recipe's digest (begin), the verdict (decide) or the status (finish).
+    Prints its pointer: a step's key, the recipe's digest (begin), the verdict (decide) or the status (finish);
+    unavailable where something outside failed in a lane, in every attempt.
     """
     progress = stderr_progress(f"{name}: ")
     found = orchestrated.run_task(
@@ -62,8 +72,9 @@ def task(
         recipe=recipe,
         inputs=inputs or [],
         overrides=overrides or [],
-        mounts=mounts or [],
-        folder=folder,
+        mounts=[path_of_word(mount) for mount in mounts or []],
+        folder=None if folder is None else Path(path_of_word(folder)),
+        attempts=attempts,
         prices=None if core_hour is None else Prices(core_hour=core_hour, currency=currency),
         show=shower(show or [], show_in, progress),
         progress=progress,

@@ -14,6 +14,11 @@ from modelmill.core.progress import Progress
 from modelmill.core.store import Removed, changed, hex_of, manifest_from
 
 _ATTEMPTS = 10
+_TICK_SECONDS = 0.02
+"""The kernel stamps with the time of its last tick, up to 10 ms ago: before a collector looked at the clock, perhaps.
+
+To write a time of one's own takes the directory's owner, and others renew it, too.
+"""
 
 
 class ArtifactFolder:
@@ -125,12 +130,12 @@ class ArtifactFolder:
             for directory in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
                 durable.sync_directory(directory)
             final.parent.mkdir(exist_ok=True)
-            os.utime(staged)
             with durable.locked(self._lock):
                 if self.identity(manifest.digest) != present:
                     return False
                 if present is not None:
                     final.rename(staged.with_name(durable.token()))
+                os.utime(staged)
                 staged.rename(final)
             durable.sync_directory(final.parent)
         return True
@@ -159,7 +164,7 @@ class ArtifactFolder:
             aside.parent.mkdir(exist_ok=True)
             with durable.locked(self._lock):
                 try:
-                    if self.path(digest).lstat().st_mtime > older_than:
+                    if self.path(digest).lstat().st_mtime + _TICK_SECONDS > older_than:
                         return None
                     self.path(digest).rename(aside)
                 except FileNotFoundError:

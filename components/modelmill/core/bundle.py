@@ -1,9 +1,9 @@
 """The bundle: ``bundle.json`` beside what publish ships, and the check of all of it, offline.
 
-``files`` (models, tokenizers, configurations, choices) are what the bundle's digest covers: the same model made again
-is the same bundle. ``evidence`` (card, report, recipe, verdicts) varies with every measurement: it is bound to the
-digest, for each verdict names the model it judged, and is not in it. ``model.sig`` (`modelmill.core.signature`) covers
-both through ``bundle.json``, and lies outside of them.
+``files`` (models, tokenizers, configurations, choices, serving files) are what the bundle's digest covers: the same
+model made again is the same bundle. ``evidence`` (card, report, recipe, verdicts) varies with every measurement: it is
+bound to the digest, for each verdict names the model it judged, and is not in it. ``model.sig``
+(`modelmill.core.signature`) covers both through ``bundle.json``, and lies outside of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, NoReturn
 
 from pydantic import Field, ValidationError
@@ -35,6 +35,8 @@ CHOICE = "choice.json"
 LANES = "lanes"
 BROWSERS = "onnx"
 """Where transformers.js looks for a graph: a copy of the root lane's."""
+SERVING = "serving"
+"""The folder in a lane with what a server reads besides the model."""
 FORMAT = 1
 
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
@@ -72,7 +74,8 @@ class BundleCheck:
         evidence: Number of files bound to it.
         size_bytes: Bytes of all files.
         signature: ``unsigned``, ``not checked`` (for want of a key), or ``checked``.
-        signer: ``sha256:…``, the fingerprint of the key that signed, or is said to have.
+        signer: ``sha256:…``, the fingerprint of the key that signed, or is said to have; an identity and its issuer
+            where one signed without a key, ``keyless`` where that is only said.
     """
 
     model: str
@@ -97,7 +100,8 @@ def model_digest_of(files: Mapping[str, FileEntry], path: str) -> str:
         inside = {name: entry for name, entry in files.items() if not name.startswith(beside)}
     else:
         inside = {name.removeprefix(f"{path}/"): entry for name, entry in files.items() if name.startswith(f"{path}/")}
-    return digest_of({name: entry for name, entry in inside.items() if name != CHOICE})
+    own = {name: entry for name, entry in inside.items() if name != CHOICE and not name.startswith(f"{SERVING}/")}
+    return digest_of(own)
 
 
 def write_bundle(
@@ -161,7 +165,8 @@ def verify(directory: Path) -> BundleCheck:
     """Check a bundle offline: every byte, the digest, and that the evidence is about these models; not the signature.
 
     Args:
-        directory: The bundle; the store's ``manifest.json`` may lie in it, and must then agree.
+        directory: The bundle; the store's ``manifest.json`` may lie in it, and must then agree on the files. Which step
+            it says made them is the store's own note, that nobody signs: who made a bundle is in its provenance.
 
     Raises:
         InputError: Something is wrong; the first thing is named: in ``bundle.json``, then by path a file that is
@@ -181,8 +186,15 @@ def verify(directory: Path) -> BundleCheck:
     for target, lane in document.lanes.items():
         _check_lane(directory, document, target, lane)
     for name, said in _BOUND.items():
-        if name in document.evidence:
-            _check_bound(directory / name, said, document.digest)
+        if name not in document.evidence:
+            _refuse(f"{name} is missing: {BUNDLE_DOCUMENT} does not name it", directory / name)
+        _check_bound(directory / name, said, document.digest)
+    for target in document.lanes:
+        _check_told(directory / EVIDENCE_DOCUMENT, ("lanes", target, "verdict"), Verdict.PASS.value)
+    filled = {str(parent) for name in found for parent in PurePosixPath(name).parents}
+    for path in sorted(directory.rglob("*")):
+        if path.is_dir() and path.relative_to(directory).as_posix() not in filled:
+            _refuse(f"{path.relative_to(directory)} was added: {BUNDLE_DOCUMENT} names nothing in it", path)
     if MANIFEST in found:
         own = [name for name in (BUNDLE_DOCUMENT, SIGNATURE) if name in found]
         _check_manifest(found[MANIFEST], {**entries, **{name: _entry(found[name]) for name in own}})
@@ -222,12 +234,22 @@ _BOUND: Mapping[str, Sequence[str | int]] = {
 
 
 def _check_bound(path: Path, keys: Sequence[str | int], digest: str) -> None:
+    found = _told(path, keys)
+    if found.removeprefix("sha256:") != digest.removeprefix("sha256:"):
+        _refuse(f"{path.name} is about another bundle, {found[:80]}", path)
+
+
+def _check_told(path: Path, keys: Sequence[str | int], expected: str) -> None:
+    found = _told(path, keys)
+    if found != expected:
+        _refuse(f"{path.name} says {found[:80]} where the verdict itself says {expected}", path)
+
+
+def _told(path: Path, keys: Sequence[str | int]) -> str:
     try:
-        found = functools.reduce(lambda at, key: at[key], keys, json.loads(path.read_bytes()))
+        return str(functools.reduce(lambda at, key: at[key], keys, json.loads(path.read_bytes())))
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-        found = "none"
-    if str(found).removeprefix("sha256:") != digest.removeprefix("sha256:"):
-        _refuse(f"{path.name} is about another bundle, {str(found)[:80]}", path)
+        return "none"
 
 
 def _entry(path: Path) -> FileEntry:
@@ -235,10 +257,13 @@ def _entry(path: Path) -> FileEntry:
 
 
 def _check_manifest(path: Path, entries: Mapping[str, FileEntry]) -> None:
+    content = path.read_bytes()
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(content)
     except ValidationError:
         _refuse(f"{MANIFEST} is not what a store writes", path)
+    if content != canonical(manifest.model_dump(mode="json")) or manifest.type != PortType.BUNDLE:
+        _refuse(f"{MANIFEST} is not what a store writes of a bundle", path)
     if manifest.files != entries:
         _refuse(f"{MANIFEST} lists other files than {BUNDLE_DOCUMENT}", path)
 

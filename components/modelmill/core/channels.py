@@ -8,24 +8,17 @@ What a channel comes to name is renewed in the store first, so that no collector
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelmill.core import bundle as bundles
-from modelmill.core import promotable, registry
+from modelmill.core import channel_document, promotable, registry
 from modelmill.core.errors import InputError, StoreError, UsageError
-from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
-from modelmill.core.records import utc_now
-from modelmill.core.registry import BundleRecord, Channel, Move, MoveKind, Pin
+from modelmill.core.registry_documents import BundleRecord, Channel, MoveKind, Pin
 from modelmill.core.store import Store
-
-# One of the racing writers lands in every round, so that 8 of them with 10 moves each need far fewer.
-_ATTEMPTS = 100
-_LONGEST_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,30 +41,62 @@ class Moved:
         return self.channel.arrived.previous
 
 
-def publish(store: Store, model: str, channel: str, bundle: str, run: str | None) -> Moved:
+def publish(
+    store: Store,
+    model: str,
+    channel: str,
+    bundle: str,
+    run: str | None,
+    held_against: Mapping[str, str | None] | None = None,
+    artifact: str | None = None,
+) -> Moved:
     """Let a channel name the bundle of a run, unless it is pinned.
 
-    Idempotent: where the channel names the bundle already, or the pin has held it back before, nothing is written.
+    Idempotent: where the channel names the bundle already, or the pin has held it back before, nothing is written. A
+    bundle that it names already and another key has signed since is a move too, which a pin keeps off.
+
+    Args:
+        store: Where the registry lies.
+        model: The model's name in the registry.
+        channel: The channel.
+        bundle: The bundle's digest.
+        run: The run.
+        held_against: Target → the bundle that the channel named when the lane was judged (None: none yet), for lanes
+            that were held against a champion. The same write that moves the channel makes sure that it still does.
+        artifact: The registered artifact that holds it; None: the one in its record, or what the channel leads to.
 
     Raises:
         InputError: The bundle is not registered.
+        ChampionError: The channel names another bundle by now than a lane was held against.
         StoreError: The store is away, the document is damaged or of a newer format, or it never stops changing.
     """
-    if registry.find_bundle(store, model, bundle) is None:
+    record = registry.find_bundle(store, model, bundle)
+    if record is None:
         what = f"the bundle {bundle} of {model} is not registered"
         where = registry.channel_name(model, channel)
         raise InputError(what, where=where, fix="promote a bundle that publish has registered")
 
+    holder = artifact or record.artifact
+
     def change(before: Channel | None) -> Channel | None:
         if before is not None and before.bundle == bundle:
-            return None
+            if before.pin or not artifact or not _signed_anew(record, before, artifact):
+                return None
+            return channel_document.moved_on(
+                before, model, channel, MoveKind.SIGNED_ANEW, bundle, artifact=artifact, run=run
+            )
         if before is None or before.pin is None:
-            return _after(before, model, channel, MoveKind.PUBLISHED, bundle, run=run)
+            promotable.require_champion(before, bundle, held_against or {})
+            return channel_document.moved_on(
+                before, model, channel, MoveKind.PUBLISHED, bundle, artifact=holder, run=run
+            )
         if before.history[-1].offered == bundle:
             return None
-        return _after(before, model, channel, MoveKind.HELD_BACK, before.bundle, run=run, offered=bundle)
+        return channel_document.moved_on(
+            before, model, channel, MoveKind.HELD_BACK, before.bundle, run=run, offered=bundle
+        )
 
-    after, changed = _change(store, model, channel, change)
+    after, changed = channel_document.change(store, model, channel, change)
     held = after.pin if after.bundle != bundle else None
     return Moved(after, moved=changed and held is None, pinned=held)
 
@@ -116,19 +141,34 @@ def promote(
     reason = override if overridden else why or override
 
     def change(before: Channel | None) -> Channel | None:
-        if before is not None and before.bundle == record.bundle:
-            return None
         kind = MoveKind.PROMOTED
-        return _after(before, model, channel, kind, record.bundle, by=by, why=reason, override=overridden)
+        if before is not None and before.bundle == record.bundle:
+            if not _signed_anew(record, before, record.artifact):
+                return None
+            kind = MoveKind.SIGNED_ANEW
+        told = functools.partial(
+            channel_document.moved_on, artifact=record.artifact, by=by, why=reason, override=overridden
+        )
+        return told(before, model, channel, kind, record.bundle)
 
-    after, changed = _change(store, model, channel, change)
+    after, changed = channel_document.change(store, model, channel, change)
     return Moved(after, moved=changed)
 
 
 def roll_back(
-    store: Store, model: str, channel: str, record: BundleRecord, *, by: str, why: str | None, progress: Progress
+    store: Store,
+    model: str,
+    channel: str,
+    record: BundleRecord,
+    *,
+    by: str,
+    why: str | None,
+    progress: Progress,
+    leaving: str | None = None,
 ) -> Moved:
     """Take a channel back to a bundle and pin it there. No verdict is asked for: it was served before.
+
+    It leads to the artifact that it led to then, whoever has signed the bundle since.
 
     Args:
         store: Where the registry lies.
@@ -138,24 +178,31 @@ def roll_back(
         by: The person.
         why: Their reason.
         progress: Where to report to.
+        leaving: The bundle that the channel must still name; where it names another by now, nothing changes.
 
     Raises:
         UsageError: The channel never named that bundle.
         StoreError: As `publish`; or the bundle's files are gone.
     """
-    _fetched(store, record, progress)
+    found = registry.show_channel(store, model, channel)
+    led = record.led_to(found.artifact_of(record.bundle)) if found else record
+    _fetched(store, led, progress)
 
     def change(before: Channel | None) -> Channel | None:
         if before is None or record.bundle not in {move.bundle for move in before.history}:
             what = f"the channel {channel} of {model} never named {record.bundle}"
             fix = f"modelmill channel history {model} {channel} lists what it named; promote leads to others"
             raise UsageError(what, where="--to", fix=fix)
-        if before.bundle == record.bundle and before.pin is not None:
+        left_already = leaving is not None and before.bundle != leaving
+        if left_already or (before.bundle == record.bundle and before.pin is not None):
             return None
-        after = _after(before, model, channel, MoveKind.ROLLED_BACK, record.bundle, by=by, why=why)
+        kind = MoveKind.ROLLED_BACK
+        after = channel_document.moved_on(
+            before, model, channel, kind, record.bundle, artifact=led.artifact, by=by, why=why
+        )
         return after.model_copy(update={"pin": Pin(by=by, why=why, at=after.history[-1].at)})
 
-    after, changed = _change(store, model, channel, change)
+    after, changed = channel_document.change(store, model, channel, change)
     return Moved(after, moved=changed)
 
 
@@ -169,15 +216,60 @@ def unpin(store: Store, model: str, channel: str, *, by: str, why: str | None) -
 
     def change(before: Channel | None) -> Channel | None:
         if before is None:
-            what = f"nothing was promoted to the channel {channel} of {model} in {store.uri}"
-            raise UsageError(what, where="MODEL CHANNEL", fix="check both names: modelmill channel show lists them")
+            raise _never_promoted(store, model, channel)
         if before.pin is None:
             return None
-        after = _after(before, model, channel, MoveKind.UNPINNED, before.bundle, by=by, why=why)
+        after = channel_document.moved_on(before, model, channel, MoveKind.UNPINNED, before.bundle, by=by, why=why)
         return after.model_copy(update={"pin": None})
 
-    after, changed = _change(store, model, channel, change)
+    after, changed = channel_document.change(store, model, channel, change)
     return Moved(after, moved=changed)
+
+
+def refer(store: Store, model: str, channel: str, record: BundleRecord, *, by: str, why: str | None) -> Moved:
+    """Make a bundle the reference that every candidate for the channel is held against; the channel stays where it is.
+
+    No run moves it, so that small losses, each within what a gate allows, cannot add up behind it.
+
+    Args:
+        store: Where the registry lies.
+        model: The model's name in the registry.
+        channel: The channel.
+        record: The bundle; collectors leave it alone for as long as it is the reference.
+        by: The person.
+        why: Their reason.
+
+    Raises:
+        UsageError: Nothing was ever promoted to the channel.
+        StoreError: As `publish`; or the bundle's files are gone.
+    """
+    _require_usable(store, record)
+
+    def change(before: Channel | None) -> Channel | None:
+        if before is None:
+            raise _never_promoted(store, model, channel)
+        if before.reference == record.bundle:
+            return None
+        kind = MoveKind.REFERENCED
+        after = channel_document.moved_on(
+            before, model, channel, kind, before.bundle, by=by, why=why, reference=record.bundle
+        )
+        return after.model_copy(update={"reference": record.bundle})
+
+    after, changed = channel_document.change(store, model, channel, change)
+    return Moved(after, moved=changed)
+
+
+def _signed_anew(record: BundleRecord, channel: Channel, artifact: str) -> bool:
+    """Whether another key signed this artifact of the channel's bundle than the one that the channel leads to."""
+    led = record.led_to(channel.artifact_of(record.bundle))
+    signer = record.signers.get(artifact)
+    return signer is not None and signer != led.signer
+
+
+def _never_promoted(store: Store, model: str, channel: str) -> UsageError:
+    what = f"nothing was promoted to the channel {channel} of {model} in {store.uri}"
+    return UsageError(what, where="MODEL CHANNEL", fix="check both names: modelmill channel show lists them")
 
 
 def before_present(channel: Channel) -> str | None:
@@ -187,12 +279,12 @@ def before_present(channel: Channel) -> str | None:
     forward to what the first one left.
     """
     served: list[str] = []
+    when_promoted: dict[str, list[str]] = {}
     for move in channel.history:
-        if move.kind is MoveKind.ROLLED_BACK and move.bundle in served:
-            last = len(served) - served[::-1].index(move.bundle)
-            del served[last:]
+        if move.kind is MoveKind.ROLLED_BACK and move.bundle in when_promoted:
+            served = when_promoted[move.bundle]
         elif move.bundle != move.previous:
-            served.append(move.bundle)
+            served = when_promoted[move.bundle] = [*served, move.bundle]
     return served[-2] if len(served) > 1 else None
 
 
@@ -202,62 +294,21 @@ def _fetched(store: Store, record: BundleRecord, progress: Progress) -> Path:
     Raises:
         StoreError: They are gone or damaged: a channel must not come to name them.
     """
-    if not registry.usable(store, record.artifact):
-        problem = store.check_artifact(record.artifact) or "was being removed"
-        what = f"the bundle {record.bundle} {problem}"
-        fix = "name another one, or run its recipe again: that stores it anew"
-        raise StoreError(what, where=store.artifact_uri(record.artifact), fix=fix)
+    _require_usable(store, record)
     return store.get_artifact(record.artifact, progress)
 
 
-def _after(
-    before: Channel | None,
-    model: str,
-    channel: str,
-    kind: MoveKind,
-    bundle: str,
-    *,
-    run: str | None = None,
-    by: str | None = None,
-    why: str | None = None,
-    override: bool = False,
-    offered: str | None = None,
-) -> Channel:
-    """A channel with one more entry in its history."""
-    history = before.history if before else []
-    move = Move(
-        number=len(history) + 1,
-        kind=kind,
-        bundle=bundle,
-        previous=before.bundle if before else None,
-        at=utc_now(),
-        run=run,
-        by=by,
-        why=why,
-        override=override,
-        offered=offered,
-    )
-    pin = before.pin if before else None
-    return Channel(model=model, channel=channel, bundle=bundle, pin=pin, history=[*history, move])
+def _require_usable(store: Store, record: BundleRecord) -> None:
+    """Check that a bundle's files are whole, and make them as young as new ones.
 
-
-def _change(
-    store: Store, model: str, channel: str, change: Callable[[Channel | None], Channel | None]
-) -> tuple[Channel, bool]:
-    """Replace a channel's document by what ``change`` makes of it; None leaves it as it is.
-
-    Returns:
-        The channel as it is now, and whether this call changed it.
+    Raises:
+        StoreError: They are gone or damaged.
     """
-    name = registry.channel_name(model, channel)
-    for attempt in range(_ATTEMPTS):
-        found = registry.read_channel(store, model, channel)
-        after = change(found[0] if found else None)
-        if after is None and found is not None:
-            return found[0], False
-        if after is not None:
-            content = canonical(after.model_dump(mode="json"))
-            if store.replace(name, content, found[1].version) if found else store.create(name, content):
-                return after, True
-        time.sleep(random.uniform(0, min(_LONGEST_PAUSE_SECONDS, 0.005 * 2**attempt)))
-    raise registry.keeps_changing(name)
+    if not registry.usable(store, record.artifact):
+        problem = store.check_artifact(record.artifact) or "was being removed"
+        what = f"the bundle {record.bundle} {problem}"
+        fix = (
+            f"name another one, of those that modelmill channel history {record.model} CHANNEL lists (rollback --to "
+            "DIGEST), or run its recipe again: that stores it anew"
+        )
+        raise StoreError(what, where=store.artifact_uri(record.artifact), fix=fix)

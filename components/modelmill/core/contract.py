@@ -36,6 +36,8 @@ class PortType(StrEnum):
     """``predictions.json`` and arrays (`modelmill.core.predictions`)."""
     MEASUREMENTS = "measurements"
     """``measurements.json`` (`modelmill.core.evidence.Measurements`)."""
+    SMOKE = "smoke"
+    """``smoke.json`` (`modelmill.core.smoke.Smoke`)."""
     VERDICT = "verdict"
     """``verdict.json`` (`modelmill.core.evidence.LaneEvidence`)."""
     REPORT = "report"
@@ -84,6 +86,11 @@ def port(type: PortType, description: str, *, many: bool = False) -> Any:
     return field(metadata={"port": (type, description, many)})
 
 
+def sensed(type: PortType, description: str) -> Any:
+    """Declare a dataclass field as an input that no edge feeds: the step's ``sense`` finds it in the store, or None."""
+    return field(default=None, metadata={"sensed": (type, description)})
+
+
 def scratch(description: str) -> Any:
     """Declare a directory of an outputs class that outlives a killed attempt and is no output.
 
@@ -99,6 +106,15 @@ def ports_of(declaration: type) -> tuple[Port, ...]:
     )
 
 
+def sensed_of(declaration: type) -> tuple[Port, ...]:
+    """The sensed inputs a dataclass declares, in order."""
+    return tuple(
+        Port(item.name, *item.metadata["sensed"])
+        for item in dataclasses.fields(declaration)
+        if "sensed" in item.metadata
+    )
+
+
 def scratch_of(declaration: type) -> tuple[str, ...]:
     """The names of the scratch directories a dataclass declares."""
     return tuple(item.name for item in dataclasses.fields(declaration) if "scratch" in item.metadata)
@@ -109,6 +125,10 @@ class Closed(BaseModel):
 
     # Built when first used: a scheduler that loads the contracts of all steps validates the settings of few.
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
+SENSED = "served"
+"""The setting of a step that senses: what of the registry; None, nothing is sensed."""
 
 
 class Unkeyed:
@@ -125,6 +145,10 @@ class Report:
     facts: Mapping[str, JSON] = field(default_factory=dict)
 
 
+BUILDS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("onnxruntime-gpu",)}
+"""Distribution → other builds of the same code, under another name; each has the module, and one may be installed."""
+
+
 @dataclass(frozen=True)
 class StepContract:
     """One container command of the line.
@@ -139,11 +163,15 @@ class StepContract:
         settings: Closed pydantic model.
         kind: Whether the outputs are reproducible or measured.
         packages: Distributions whose versions shape the output.
+        packages_of: Settings → more of them, where the settings name what runs a model; or None.
         key_on: What of the machine the key holds.
         zone: The identity the step runs under.
         function: ``module:name`` of ``run(inputs, outputs, settings, progress) -> Report``.
         resolve: ``module:name`` of ``resolve(settings, progress) -> settings``, which pins what floats (a branch to
             a commit, a file to its digest) before the key is made; or None.
+        sense: ``module:name`` of ``sense(store, settings) -> (settings, digests)``, which looks in the registry, before
+            the key is made, for what the step is given beside what the line feeds it: settings with what was found, and
+            the digests at its sensed ports; or None. It only reads.
         effect: ``module:name`` of ``effect(store, outputs, settings, progress) -> Report``, what the step does in the
             store besides its outputs (directories and digests by port are in ``outputs``); done in every run, cached
             or not, so it is idempotent; or None.
@@ -161,9 +189,11 @@ class StepContract:
     part: str | None = None
     kind: Kind = Kind.REPRODUCIBLE
     packages: tuple[str, ...] = ()
+    packages_of: Callable[[Any], tuple[str, ...]] | None = None
     key_on: frozenset[KeyOn] = frozenset()
     zone: Zone = Zone.UNTRUSTED
     resolve: str | None = None
+    sense: str | None = None
     effect: str | None = None
     light: bool = False
 
@@ -178,9 +208,18 @@ class StepContract:
         return ports_of(self.inputs)
 
     @property
+    def sensed_ports(self) -> tuple[Port, ...]:
+        """The inputs that no edge feeds, in order."""
+        return sensed_of(self.inputs)
+
+    @property
     def output_ports(self) -> tuple[Port, ...]:
         """The output ports in order."""
         return ports_of(self.outputs)
+
+    def packages_for(self, settings: Closed) -> tuple[str, ...]:
+        """The distributions whose versions are in the key of a step with these settings, sorted."""
+        return tuple(sorted({*self.packages, *(self.packages_of(settings) if self.packages_of else ())}))
 
     def load(self) -> Callable[[Any, Any, Any, Any], Report]:
         """Import the work. Heavy: only whoever runs the step calls this."""
@@ -189,6 +228,11 @@ class StepContract:
     def load_resolve(self) -> Callable[[Any, Any], Closed] | None:
         """Import the resolver, if the step has one."""
         return cast("Callable[[Any, Any], Closed]", _load(self.resolve)) if self.resolve else None
+
+    def load_sense(self) -> Callable[[Any, Any], tuple[Closed, Mapping[str, str]]] | None:
+        """Import what looks in the registry, if the step has it."""
+        sense = _load(self.sense) if self.sense else None
+        return cast("Callable[[Any, Any], tuple[Closed, Mapping[str, str]]] | None", sense)
 
     def load_effect(self) -> Callable[..., Report] | None:
         """Import the effect, if the step has one."""

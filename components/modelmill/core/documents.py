@@ -167,9 +167,18 @@ def describe(model: type[BaseModel], item: Any) -> str:
         return f"{field}.{tag} must be one of {expected}" if expected else f"{field} needs the field {tag!r}"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    shown = repr(item["input"])
+    if kind == "string_pattern_mismatch" and (form := _description(model, item["loc"])):
+        message = f"does not have the form of {form}"
+    # What stands in an address before the @ may be a password.
+    shown = re.sub(r"//[^/@\s]*@", "//…@", repr(item["input"]))
     given = "" if kind == "value_error" else f" (given: {shown if len(shown) <= 60 else shown[:57] + '...'})"
     return f"{field or 'the document'}: {message}{given}"
+
+
+def _description(model: type[BaseModel], location: tuple[int | str, ...]) -> str | None:
+    """What a field's declaration says of it."""
+    fields = [candidate.model_fields.get(str(location[-1])) for candidate in _models_at(model, location[:-1])]
+    return next((field.description for field in fields if field is not None and field.description), None)
 
 
 def nearest(name: str, known: list[str]) -> str | None:

@@ -16,7 +16,7 @@ from modelmill.core.errors import StoreError, UsageError
 from modelmill.core.manifest import FileEntry
 from modelmill.core.progress import Bar
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM}
 
 
@@ -39,7 +39,7 @@ def told(root: Path, doing: str) -> Iterator[None]:
         if isinstance(error, NotADirectoryError):
             what = f"the store {root} cannot be a directory: a file is in the way"
             raise UsageError(what, where=where, fix="name a directory with --store") from None
-        if error.errno in _FULL:
+        if error.errno in FULL:
             what, fix = f"cannot {doing}: no space left in the store {root}", "free space, or run modelmill gc"
         elif error.errno in _REFUSED:
             what, fix = f"cannot {doing}: no permission in the store {root}", "let this user write there"

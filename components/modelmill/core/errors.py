@@ -13,7 +13,11 @@ ModelmillError                      1   a bug
     │   └── CorruptArtifactError        stored bytes differ from their manifest
     ├── SourceError                     a source (hub, bucket) is away or refuses
     ├── GitError                        the Git remote, or its pull requests' API, is away or refuses
+    ├── MirrorError                     a mirror of the registry is away or refuses
+    ├── SigningError                    the service that signs without a key is away or refuses
     ├── OrchestratorError               an orchestrator's server is away or refuses
+    ├── LaneError                       a lane that the recipe requires is unavailable
+    ├── ChampionError                   a channel moved on while a run judged against what it named
     └── StepKilledError                 a step's process was killed (memory, signal)
 """
 
@@ -108,8 +112,24 @@ class GitError(OutsideError):
     """The Git remote that promotions are committed to, or the API of its pull requests, is away or refuses."""
 
 
+class MirrorError(OutsideError):
+    """A mirror of the registry, such as MLflow's or the Hub, is away or refuses; the registry itself has moved."""
+
+
+class SigningError(OutsideError):
+    """The service that signs bundles without a key is away or refuses; nothing was promoted."""
+
+
 class OrchestratorError(OutsideError):
     """An orchestrator's server is away or refuses."""
+
+
+class LaneError(OutsideError):
+    """A lane that the recipe requires is unavailable: something outside failed, so that nothing was judged."""
+
+
+class ChampionError(OutsideError):
+    """A channel has come to name another bundle than the one that a candidate was held against."""
 
 
 class StepKilledError(OutsideError):

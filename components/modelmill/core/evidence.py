@@ -9,6 +9,8 @@ from pydantic import Field
 
 from modelmill.core.contract import JSON, Closed
 from modelmill.core.hardware import Hardware
+from modelmill.core.served import Opponent, Standing
+from modelmill.core.smoke import Smoke, SmokeState
 
 Interval = tuple[float, float]
 """Lower and upper bound."""
@@ -44,27 +46,52 @@ class Cell(Closed):
     sequence_length: int = Field(ge=1, le=8192, description="tokens; cut to the model's maximum")
 
 
+TRIALS = "trials.json"
+"""Beside a choice that was searched for; its field ``tried`` holds rows of `Tried`."""
+
+
+class Tried(Closed):
+    """A candidate that the search for the fastest one looked at."""
+
+    name: str
+    chosen: bool = False
+    passes: bool | None = Field(None, description="whether it keeps to the bounds; None: it was not judged")
+    failure: str | None = Field(None, description="why it could not be tried, or does not pass")
+    gain: float | None = Field(None, description="over the unquantized model: geometric mean of the workloads")
+    size_bytes: int | None = None
+    deviation: float | None = Field(None, description="largest difference of outputs over their scale, on a few rows")
+    drop_points: float | None = Field(None, description="points of accuracy lost on the tune rows")
+    worst_points: float | None = Field(None, description="that may be lost at most, at the bound's confidence")
+    flips: int | None = Field(None, description="predictions that change with the rows beside them or with padding")
+
+
 class EncoderLatency(Closed):
     """One cell of the latency grid: a forward pass over a batch of equal lengths, in milliseconds."""
 
     workload: Literal["encoder"] = "encoder"
     batch_size: int
     sequence_length: int = Field(description="tokens")
-    baseline_ms_p50: float = Field(description="PyTorch eager float32, same threads, same process, interleaved")
-    baseline_ms_p95: float
+    baseline_ms_p50: float = Field(
+        description="PyTorch eager float32, same threads, same processes, interleaved; medians are the geometric mean "
+        "of the processes'"
+    )
+    baseline_ms_p95: float = Field(description="of all processes' calls together")
     unquantized_ms_p50: float = Field(description="the fastest unquantized model on the same runtime")
     candidate_ms_p50: float
     candidate_ms_p95: float
-    speedup: float = Field(description="baseline over candidate, medians")
+    speedup: float = Field(description="baseline over candidate, medians; the geometric mean of the processes'")
     speedup_ci: Interval
     gain_over_unquantized: float
     gain_over_unquantized_ci: Interval
-    unquantized: str | None = Field(None, description="which one was fastest here: exported or optimized")
+    unquantized: str | None = Field(None, description="which one was fastest here: exported, optimized or divided")
     noise_ratio_ci: Interval | None = Field(None, description="the baseline timed against itself in this cell")
     speedup_difference: Difference | None = Field(None, description="of the candidate from the baseline")
     gain_difference: Difference | None = Field(None, description="of the candidate from the unquantized model")
     samples_ms: dict[str, list[float]] = Field(
         default_factory=dict, description="baseline, unquantized, candidate → every timed call in order"
+    )
+    samples_each: list[int] = Field(
+        default_factory=list, description="of how many calls each process's part of the samples is, in order"
     )
 
 
@@ -78,9 +105,9 @@ class Throughput(Closed):
     baseline_texts_per_second: float
     unquantized_texts_per_second: float
     candidate_texts_per_second: float
-    candidate_texts_per_second_ci: Interval | None = Field(None, description="within this measurement")
+    candidate_texts_per_second_ci: Interval | None = Field(None, description="over the processes")
     passes: int | None = Field(None, description="how often each model ran all texts")
-    unquantized: str | None = Field(None, description="which one was fastest here: exported or optimized")
+    unquantized: str | None = Field(None, description="which one was fastest here: exported, optimized or divided")
     speedup: float | None = Field(None, description="candidate over baseline, in texts a second")
     speedup_ci: Interval | None = None
     gain_over_unquantized: float | None = None
@@ -99,6 +126,7 @@ class Measurements(Closed):
     packages: dict[str, str] = Field(description="versions of the runtimes that were timed")
     latency: list[Latency]
     throughput: Throughput | None = None
+    processes: int = Field(1, description="fresh processes that times come from; 1: intervals are within one")
     noise_ratio_ci: Interval = Field(
         description="the baseline timed against itself, the widest of the cells: what no difference looks like"
     )
@@ -106,6 +134,7 @@ class Measurements(Closed):
         description="from file to the first answer in a fresh process, its imports left out; median of several"
     )
     load_seconds_each: list[float] = Field(default_factory=list, description="load_seconds of each process")
+    first_answer_seconds: float | None = Field(None, description="the part of load_seconds after loading; median")
     peak_rss_bytes: int = Field(description="of a process that loads and runs the candidate alone")
     size_bytes: int = Field(description="the candidate's graphs with external data")
     checkpoint_bytes: int = Field(description="the checkpoint's safetensors")
@@ -147,7 +176,7 @@ class Check(Closed):
     name: str = Field(description="the recipe's field: max_drop_points")
     verdict: Verdict
     threshold: float
-    value: float
+    value: float | None = Field(description="None: there is none to tell")
     interval: Interval | None = None
     words: str = Field(description="one sentence for people: what was found, and why that is the verdict")
     rows_to_settle: int | None = Field(
@@ -204,6 +233,28 @@ class Slices(Closed):
         return self.model_copy(update={"judged": judged, "thin": thin})
 
 
+class Against(Closed):
+    """The candidate held against what is served, on the same rows and by the lane's paired method."""
+
+    standing: Standing
+    bundle: str | None = Field(None, description="the opponent's bundle")
+    model: str | None = Field(None, description="the model of its lane")
+    words: str = Field(description="for people: who it is, or why there is no comparison")
+    value: float | None = Field(None, description="its metric; None: it gave no answers")
+    value_ci: Interval | None = None
+    drop_points: float | None = Field(None, description="its metric minus the candidate's, in points")
+    drop_points_ci: Interval | None = None
+    gained: int | None = Field(None, description="rows only the candidate gets right")
+    lost: int | None = Field(None, description="rows only the opponent gets right")
+
+
+class PublishedShift(Closed):
+    """How far the classes of one role's rows lie from those of the run whose bundle the channel serves."""
+
+    distance: float = Field(description="total variation")
+    at_least: float = Field(description="its lower bound; all of a lane's hold together at the lane's confidence")
+
+
 class RowsFound(Closed):
     """What was found about the evaluation rows before they judged; None where whoever divided the rows did not say."""
 
@@ -213,6 +264,11 @@ class RowsFound(Closed):
         None, description="total variation distance between the classes' shares here and among the training rows"
     )
     class_shift_at_least: float | None = Field(None, description="its lower bound, one-sided at the lane's confidence")
+    classes: dict[str, int] | None = Field(None, description="rows of each class")
+    trained_classes: dict[str, int] | None = Field(None, description="training rows of each class")
+    published_shift: dict[str, PublishedShift] = Field(
+        default_factory=dict, description="evaluate and train → distance from the rows of what the channel serves"
+    )
 
 
 class McNemar(Closed):
@@ -254,6 +310,7 @@ class LaneEvidence(Closed):
     method: str = Field(description="the paired method and its source")
     confidence: float
     rows: int = Field(description="rows judged")
+    units: int | None = Field(None, description="units that the rows belong to; None: each row stands for itself")
     baseline: float
     candidate: float
     baseline_ci: Interval
@@ -268,13 +325,24 @@ class LaneEvidence(Closed):
     slices: Slices | None = Field(None, description="None: the policy asks for none")
     mcnemar: McNemar | None = None
     rows_found: RowsFound | None = None
+    against: dict[Opponent, Against] = Field(
+        default_factory=dict, description="what the channel serves, where the policy asks for it"
+    )
     neighbours: Neighbours | None = Field(None, description="of the candidate; None: evaluate did not try")
+    smoke: Smoke | None = Field(None, description="what a real server made of the candidate")
     disagreements: list[Disagreement] = Field(description="at most 200")
     disagreement_count: int
     measurements: Measurements
     precision: str
     model_facts: dict[str, JSON] = Field(description="parity, fused operators, quantized operators")
     digests: dict[str, str] = Field(description="input port → digest of what was judged")
+
+    @property
+    def untried(self) -> str | None:
+        """Why no server has tried the lane, in words that may be empty; None where one has."""
+        if self.smoke is None:
+            return ""
+        return self.smoke.words if self.smoke.state is SmokeState.NOT_RUN else None
 
     def without_texts(self) -> LaneEvidence:
         """The same without texts of the data: what may leave the store where the recipe does not say more."""

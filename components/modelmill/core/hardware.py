@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from modelmill.core.contract import Closed
+from modelmill.core.errors import HardwareError
 
 # What the kernels of torch, oneDNN, MLAS and OpenVINO dispatch on; other flags do not change bytes or speed.
 _DISPATCHED = (
@@ -23,7 +24,10 @@ class Hardware(Closed):
     """What a measurement is evidence for."""
 
     device: str = Field(description="cpu or gpu")
-    model: str = Field(description="the processor's name, with family, model and stepping where the system tells")
+    model: str = Field(
+        description="the processor's name, with family, model and stepping where the system tells; a GPU's with its "
+        "driver's version"
+    )
     instruction_set: list[str] = Field(description="flags that numeric kernels dispatch on, sorted")
     threads: int = Field(ge=1, description="processors this process may use: affinity and the cgroup's limit")
 
@@ -31,9 +35,23 @@ class Hardware(Closed):
     def hardware_class(self) -> str:
         """One token: equal tokens, comparable measurements."""
         name = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")
+        if self.device == "gpu":
+            return f"{self.device}/{name}"
         best = [flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp")
                 if flag in self.instruction_set][:1]  # fmt: skip
         return "/".join([self.device, name, best[0] if best else "baseline", f"{self.threads}t"])
+
+
+def require_class(declared: str | None, found: str) -> None:
+    """Check the machine against the declared hardware class; None declares nothing.
+
+    Raises:
+        HardwareError: They differ.
+    """
+    if declared is not None and declared != found:
+        what = f"the target declares the hardware class {declared}, and this machine is {found}"
+        fix = "run the step on the declared hardware, or declare this one: what is measured stands for it alone"
+        raise HardwareError(what, where="targets: hardware_class", fix=fix)
 
 
 def threads() -> int:
@@ -95,3 +113,24 @@ def cpu() -> Hardware:
     """The processor as this process sees it."""
     name, flags = _processor()
     return Hardware(device="cpu", model=name, instruction_set=list(flags), threads=threads())
+
+
+def gpu(driver: Path = Path("/proc/driver/nvidia")) -> Hardware | None:
+    """The first NVIDIA GPU as its driver tells of it, beside the processor that feeds it; None where there is none.
+
+    Args:
+        driver: The driver's folder: ``gpus/*/information`` and ``version``.
+    """
+    name = next((found for file in sorted(driver.glob("gpus/*/information")) if (found := _model_of(file))), None)
+    if name is None:
+        return None
+    version = next((word for word in _words(driver / "version") if re.fullmatch(r"\d+(\.\d+)+", word)), "unknown")
+    return cpu().model_copy(update={"device": "gpu", "model": f"{name} driver {version}"})
+
+
+def _model_of(information: Path) -> str | None:
+    try:
+        lines = information.read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("Model:")), None)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelmill.core.errors import InputError
-from modelmill.core.signature import KEY_VARIABLE, PASSWORD_VARIABLE
+from modelmill.core.signer import KEY_VARIABLE, PASSWORD_VARIABLE
 
 _LONGEST = 1 << 16
 _HASHES: Mapping[str, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {

@@ -138,6 +138,11 @@ def read(directory: Path) -> Manifest:
     return Manifest.model_validate_json((directory / MANIFEST).read_bytes())
 
 
+def digest_of(directory: Path, type: str) -> str:
+    """The digest of an artifact: what the store verified, or computed where no store gave it."""
+    return (read(directory) if (directory / MANIFEST).is_file() else build(directory, type)).digest
+
+
 def write_json(path: Path, document: object) -> None:
     """Write a JSON document in the form artifacts use: sorted, indented, byte-stable."""
     path.write_text(json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")

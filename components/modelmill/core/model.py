@@ -56,6 +56,27 @@ Execution = Chain
 """A tagged union on ``kind``; generation adds its own member."""
 
 
+class MicroBatching(Closed):
+    """How a session divides a padded batch: rows of like length together, each part cut to its longest row.
+
+    The parts are a part of the model: where activations are scaled by the batch (dynamic int8), they shape its answers.
+    """
+
+    max_tokens: int = Field(
+        ge=0, description="a part's rows times its longest row at most, a single row excepted; 0: rows one by one"
+    )
+    workers: int = Field(1, ge=1, description="parts run at a time, the threads divided among them")
+
+
+class ShapeProfile(Closed):
+    """Shapes of input that a runtime which builds an engine (TensorRT) builds it for."""
+
+    usual_batch: int = Field(ge=1, description="rows that it is tuned for")
+    usual_length: int = Field(ge=1, description="tokens that it is tuned for")
+    largest_batch: int = Field(ge=1, description="rows that it takes at most")
+    largest_length: int = Field(ge=1, description="tokens that it takes at most")
+
+
 class ModelDocument(Closed):
     """``model.json``."""
 
@@ -63,10 +84,13 @@ class ModelDocument(Closed):
     task: str
     architecture: str = Field(description="config.json's model_type")
     labels: list[str] = Field(default_factory=list, description="in the order of the outputs; empty where none apply")
-    precision: str = Field(description="float32 or int8")
+    precision: str = Field(description="float32, bf16, fp16 or int8")
+    rest: str = Field("float32", description="what is computed that is not int8: float32, bf16 or fp16")
     opset: int = Field(description="ONNX opset of the default domain")
     components: dict[str, Component] = Field(description="role → graph")
     execution: Execution
+    micro_batching: MicroBatching | None = Field(None, description="how a session divides a batch; null: it does not")
+    shapes: ShapeProfile | None = Field(None, description="shapes that an engine is built for; null: none is built")
     processors: dict[str, list[str]] = Field(description="kind (tokenizer) → its files")
     max_length: int = Field(description="tokens at which a text is cut")
     facts: dict[str, JSON] = Field(

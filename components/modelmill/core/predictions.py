@@ -10,6 +10,7 @@ from pydantic import Field
 from modelmill.core.contract import JSON, Closed
 from modelmill.core.evidence import Neighbours
 from modelmill.core.manifest import write_json
+from modelmill.core.served import Opponent, Served
 
 
 class Predictions(Closed):
@@ -22,7 +23,17 @@ class Predictions(Closed):
     labels: list[str] = Field(default_factory=list)
     metrics: dict[str, JSON] = Field(description="name → value, as shares (0 to 1); per_class holds label → accuracy")
     neighbours: Neighbours | None = Field(None, description="what other batches do to a candidate's predictions")
-    arrays: list[str] = Field(description="names of the arrays: outputs (float32), predicted, reference (task's own)")
+    served: dict[Opponent, Served] = Field(
+        default_factory=dict, description="what the channel serves on the same rows; an array each holds its answers"
+    )
+    arrays: list[str] = Field(
+        description="names of the arrays: outputs (float32), predicted, reference (task's own), predicted_champion"
+    )
+
+
+def array_of(opponent: Opponent) -> str:
+    """The array that holds an opponent's answers; `reference` alone are the right ones."""
+    return f"predicted_{opponent.value}"
 
 
 def write_predictions(directory: Path, document: Predictions, arrays: dict[str, np.ndarray]) -> None:

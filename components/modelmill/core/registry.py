@@ -4,110 +4,34 @@ Publish alone writes it, and a person by hand; `modelmill.core.channels` moves c
 
 Documents, below ``registry/<model>/`` of a store::
 
-    bundles/<hex bundle digest>.json     the artifact that holds the bundle; created once
+    bundles/<hex bundle digest>.json     the artifacts that hold the bundle, one for each who signed it
     channels/<channel>.json              the bundle the channel names, with the channel's whole history
 
 Pointer and history are one document, so that one compare-and-swap moves both: there is no moment at which a killed
 writer leaves them apart. Moves are numbered; the order of the history never rests on a clock.
-
-A channel's document has format 2 since moves have a kind and a channel may be pinned; format 1 is read as moves that
-publish made. An older modelmill refuses format 2 as newer than itself, rather than drop a pin.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from modelmill.core.contract import Closed
 from modelmill.core.errors import InputError, StoreError
 from modelmill.core.manifest import canonical
-from modelmill.core.records import Digest, utc_now
+from modelmill.core.records import utc_now
+from modelmill.core.registry_documents import BUNDLE_FORMAT, CHANNEL_FORMAT, BundleRecord, Channel, Move
 from modelmill.core.store import Document, Store, hex_of, refuse_newer
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
-_ATTEMPTS = 100
-CHANNEL_FORMAT = 2
+ATTEMPTS = 100
+"""One of the racing writers lands in every round, so that 8 of them with 10 moves each need far fewer."""
 
 D = TypeVar("D", bound=Closed)
-
-
-class BundleRecord(Closed):
-    """``bundles/<hex>.json``: a registered bundle."""
-
-    format: int = 1
-    model: str
-    bundle: Digest
-    artifact: Digest = Field(description="the stored artifact that holds it")
-    registered_at: str = Field(description="UTC, ISO 8601")
-    run: str | None = Field(None, description="the run that registered it")
-    signer: str | None = Field(None, description="fingerprint of the key that signed the artifact; none: unsigned")
-    earlier: list[Digest] = Field(
-        default_factory=list, description="artifacts of the same bundle that another key, or none, had signed"
-    )
-
-
-class MoveKind(StrEnum):
-    """What an entry of a channel's history is."""
-
-    PUBLISHED = "published"
-    """A run promoted its bundle."""
-    PROMOTED = "promoted by hand"
-    ROLLED_BACK = "rolled back"
-    """A person took the channel back, which pins it."""
-    UNPINNED = "unpinned"
-    """A person lifted the pin; the channel stays where it is."""
-    HELD_BACK = "held back"
-    """A run would have promoted `Move.offered`, and the pin kept the channel where it is."""
-
-
-class Move(Closed):
-    """One entry of a channel's history."""
-
-    number: int = Field(ge=1, description="1 is the channel's first; each is one above the former")
-    kind: MoveKind = MoveKind.PUBLISHED
-    bundle: Digest = Field(description="what the channel names since")
-    previous: Digest | None = Field(description="what the channel named before")
-    at: str = Field(description="UTC, ISO 8601, by the writer's clock; the order is the number's")
-    run: str | None = None
-    by: str | None = Field(None, description="the person, where one did it")
-    why: str | None = Field(None, description="the reason that the person gave")
-    override: bool = Field(False, description="whether the bundle had no passing verdict, and a person overrode that")
-    offered: Digest | None = Field(None, description="the bundle that a pin held back")
-
-
-class Pin(Closed):
-    """Keeps a channel where it is against automatic promotions, until a person lifts it."""
-
-    by: str
-    why: str | None = None
-    at: str = Field(description="UTC, ISO 8601")
-
-
-class Channel(Closed):
-    """``channels/<channel>.json``."""
-
-    format: int = CHANNEL_FORMAT
-    model: str
-    channel: str
-    bundle: Digest = Field(description="what the channel names now")
-    pin: Pin | None = None
-    history: list[Move] = Field(min_length=1, description="oldest first; the last is how it came to `bundle`")
-
-    @property
-    def arrived(self) -> Move:
-        """The move by which the channel came to name its bundle: the latest one that changed what it names."""
-        return next(move for move in reversed(self.history) if move.bundle != move.previous)
-
-    @property
-    def number(self) -> int:
-        """The number of the latest entry; who compares two states of a channel goes by it."""
-        return self.history[-1].number
 
 
 def check_name(name: str, kind: str) -> str:
@@ -134,34 +58,60 @@ def find_bundle(store: Store, model: str, bundle: str) -> BundleRecord | None:
     return found[0] if found else None
 
 
-def register_bundle(
-    store: Store, model: str, bundle: str, artifact: str, run: str | None, signer: str | None = None
-) -> BundleRecord:
-    """Register a bundle once: what was registered before stays, as long as its artifact is whole.
+def served(store: Store, channel: Channel) -> BundleRecord | None:
+    """The record of the bundle that a channel names, with the artifact that this channel leads to, or None.
 
-    The same model made again is the same bundle in another artifact, since its evidence was measured anew: the first
-    artifact is the one that channels lead to. One with a new signer takes its place, and the former stays stored, for
-    servers may read it.
+    Raises:
+        StoreError: As `find_bundle`.
+    """
+    record = find_bundle(store, channel.model, channel.bundle)
+    return record.led_to(channel.artifact_of(channel.bundle)) if record else None
+
+
+def register_bundle(
+    store: Store,
+    model: str,
+    bundle: str,
+    artifact: str,
+    run: str | None,
+    signer: str | None = None,
+    judged_on: Sequence[str] = (),
+) -> BundleRecord:
+    """Register a bundle once for each who signs it: what was registered before stays, as long as it is whole.
+
+    The same model made again is the same bundle in another artifact, since its evidence was measured anew: of each
+    signer the first artifact is the one that channels lead to. What nobody signed is as good as what somebody did.
+
+    Returns:
+        The record, with the artifact for this signer as the one that holds the bundle.
 
     Raises:
         StoreError: As `find_bundle`.
     """
     name = _bundle_name(model, bundle)
     record = BundleRecord(
-        model=model, bundle=bundle, artifact=artifact, registered_at=utc_now(), run=run, signer=signer
+        model=model,
+        bundle=bundle,
+        artifact=artifact,
+        registered_at=utc_now(),
+        run=run,
+        signer=signer,
+        judged_on=list(judged_on),
     )
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         if store.create(name, canonical(record.model_dump(mode="json"))):
             return record
         found = _read(store, name, BundleRecord)
         if found is None:
             continue
         registered, document = found
-        newly_signed = signer is not None and registered.signer != signer
-        if registered.artifact == artifact or (not newly_signed and usable(store, registered.artifact)):
-            return registered
-        earlier = [*registered.earlier, registered.artifact] if newly_signed else registered.earlier
-        after = record.model_copy(update={"earlier": earlier})
+        own = [at for at, who in registered.signers.items() if signer is None or who == signer]
+        known = next((at for at in reversed(own) if at == artifact or usable(store, at)), None)
+        if known is not None:
+            return registered.led_to(known)
+        after = record.model_copy(
+            update={"earlier": {at: who for at, who in registered.signers.items() if at not in own}}
+        )
         if store.replace(name, canonical(after.model_dump(mode="json")), document.version):
             return after
     raise keeps_changing(name)
@@ -207,11 +157,11 @@ def bundles(store: Store, model: str) -> Iterator[BundleRecord]:
 
 
 def artifacts_in_use(store: Store, last: int | None = None) -> set[str]:
-    """The artifacts of bundles that channels need.
+    """The artifacts of bundles that channels need, and what those were judged on.
 
-    They are those that a channel names, that one of the ``last`` entries of its history that changed it or held a
-    bundle back names (None: ever), and those registered that no channel has named yet. A bundle whose record is gone
-    holds none.
+    They are those that a channel names or has as its reference, that one of the ``last`` entries of its history that
+    changed it or held a bundle back names (None: ever), and those registered that no channel has named yet. A bundle
+    whose record is gone holds none.
 
     Raises:
         StoreError: The store is away, or a document is damaged or of a newer format.
@@ -225,10 +175,12 @@ def artifacts_in_use(store: Store, last: int | None = None) -> set[str]:
             if shown is not None:
                 moves = [move for move in shown.history if move.offered or move.bundle != move.previous]
                 ever |= _named(moves)
-                kept |= {shown.bundle} | _named(moves if last is None else moves[-max(1, last) :])
+                kept |= {shown.bundle, *([shown.reference] if shown.reference else [])} | _named(
+                    moves if last is None else moves[-max(1, last) :]
+                )
         gone = ever - kept
         kept_records = [record for record in bundles(store, model) if record.bundle not in gone]
-        held |= {artifact for record in kept_records for artifact in (record.artifact, *record.earlier)}
+        held |= {artifact for record in kept_records for artifact in (*record.signers, *record.judged_on)}
     return held
 
 
@@ -256,7 +208,7 @@ def _read(store: Store, name: str, kind: type[D]) -> tuple[D, Document] | None:
         return None
     try:
         content = json.loads(document.content)
-        refuse_newer(content, "registry document", name, CHANNEL_FORMAT if kind is Channel else 1)
+        refuse_newer(content, "registry document", name, CHANNEL_FORMAT if kind is Channel else BUNDLE_FORMAT)
         parsed = kind.model_validate(content)
     except (ValidationError, ValueError):
         what = "a document of the registry cannot be read: it was damaged, or modelmill did not write it"
@@ -279,5 +231,5 @@ def _linear(channel: Channel) -> bool:
 
 def keeps_changing(name: str) -> StoreError:
     """The error for a document that others changed in each of very many attempts."""
-    what = f"{name} kept changing through {_ATTEMPTS} attempts"
+    what = f"{name} kept changing through {ATTEMPTS} attempts"
     return StoreError(what, where=name, fix="run again")

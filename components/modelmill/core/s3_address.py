@@ -6,9 +6,10 @@ import re
 
 from modelmill.core.errors import UsageError
 
-_BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+BUCKET_IN_WORDS = "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens"
 _PREFIX = r"(/[^/?#@\s]+)*"
-PATTERN = rf"^s3://{_BUCKET}{_PREFIX}/?$"
+PATTERN = rf"^s3://{BUCKET}{_PREFIX}/?$"
 """Of a store's address, for a schema; that no part is ``..`` it does not say."""
 
 
@@ -19,15 +20,16 @@ def parse_store(uri: str) -> tuple[str, str]:
         UsageError: It names no bucket, or more than a bucket and a prefix.
     """
     bucket, slash, prefix = uri.removeprefix("s3://").partition("/")
-    if not re.fullmatch(_BUCKET, bucket):
+    if not re.fullmatch(BUCKET, bucket):
         # What stands before an @ may be a key and its secret: it is not repeated.
         told = "what the store's address names" if "@" in uri else f"{bucket!r} in the store's address {uri!r}"
         what = f"{told} is no bucket's name"
-        fix = "write s3://BUCKET/PREFIX; a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens"
-        raise UsageError(what, fix=fix)
+        raise UsageError(what, fix=f"write s3://BUCKET/PREFIX; {BUCKET_IN_WORDS}")
     path = (slash + prefix).removesuffix("/")
     if not re.fullmatch(_PREFIX, path) or ".." in path.split("/"):
-        what = "the store's URI is not of the form s3://BUCKET/PREFIX"
+        odd = re.search(r"[?#\s]|\.\.|//", path)
+        told = f": {prefix!r} holds {odd[0]!r}" if odd and "@" not in uri else ""
+        what = f"the store's URI is not of the form s3://BUCKET/PREFIX{told}"
         fix = "give bucket and prefix alone; credentials and endpoint come from AWS_* variables or ~/.aws"
         raise UsageError(what, fix=fix)
     return bucket, path.strip("/")

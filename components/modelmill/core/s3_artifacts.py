@@ -106,7 +106,8 @@ class S3Artifacts:
                     return False
                 continue
             if not self._retiring(digest):
-                return True
+                # A collector that had looked before that write may have ended since, and taken it along.
+                return self._bucket.read(name) is not None
             time.sleep(0.2)
 
     def retire(self, digest: str, older_than: float) -> Removed | None:

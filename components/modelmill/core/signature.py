@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,15 +23,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from modelmill.core import bundle as bundles
 from modelmill.core.bundle import SIGNATURE, BundleCheck
-from modelmill.core.errors import InputError
+from modelmill.core.errors import DeploymentError, InputError
 from modelmill.core.manifest import MANIFEST, canonical, sha256_of
+from modelmill.core.signer import Who
 
 if TYPE_CHECKING:
     from modelmill.core.keys import PrivateKey, PublicKey
 
-KEY_VARIABLE = "MODELMILL_SIGNING_KEY"
-"""The environment variable of the private key: its path, or the PEM itself, as a secret has it."""
-PASSWORD_VARIABLE = f"{KEY_VARIABLE}_PASSWORD"
 IN_TOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://model_signing/signature/v1.0"
@@ -40,18 +39,24 @@ _OWN = (SIGNATURE, MANIFEST)
 _LONGEST = 64 << 20
 
 
+KEYLESS = "keyless"
+"""What stands for the signer where a certificate says who it was, until that is checked."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """A signature as it was read; nothing of it is checked yet.
 
     Attributes:
-        signer: ``sha256:…``, the fingerprint that it names; anyone can write any.
+        signer: ``sha256:…``, the fingerprint that it names; anyone can write any. `KEYLESS` of one without a key.
+        content: All of it.
         payload: The statement's bytes.
         value: The signature over the payload.
         resources: File → sha256, in hex.
     """
 
     signer: str
+    content: bytes
     payload: bytes
     value: bytes
     resources: Mapping[str, str]
@@ -76,9 +81,26 @@ def sign(name: str, files: Mapping[str, str], key: PrivateKey) -> bytes:
         files: Path → sha256 in hex, of every file.
         key: Signs.
     """
+    hint = key.public.fingerprint.removeprefix("sha256:")
+    return canonical(
+        {
+            "mediaType": MEDIA_TYPE,
+            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+            "dsseEnvelope": envelope(canonical(statement(name, files)), IN_TOTO, key),
+        }
+    )
+
+
+def statement(name: str, files: Mapping[str, str]) -> dict[str, object]:
+    """What a signature is over: the in-toto statement that names every file.
+
+    Args:
+        name: What is signed, for people.
+        files: Path → sha256 in hex, of every file.
+    """
     files = _ordered(files)
     resources = [{"name": path, "algorithm": "sha256", "digest": sha256} for path, sha256 in files.items()]
-    statement = {
+    return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": _root(files)}}],
         "predicateType": PREDICATE,
@@ -92,14 +114,6 @@ def sign(name: str, files: Mapping[str, str], key: PrivateKey) -> bytes:
             "resources": resources,
         },
     }
-    hint = key.public.fingerprint.removeprefix("sha256:")
-    return canonical(
-        {
-            "mediaType": MEDIA_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
-            "dsseEnvelope": envelope(canonical(statement), IN_TOTO, key),
-        }
-    )
 
 
 def read_signature(path: Path) -> Signature:
@@ -122,7 +136,8 @@ def read_signature(path: Path) -> Signature:
         payload, value = _bytes(dsse["payload"]), _bytes(dsse["signatures"][0]["sig"])
         statement = json.loads(payload)
         resources = _resources(statement)
-        signer = "sha256:" + str(material["publicKey"]["hint"])
+        keyless = "certificate" in material and "publicKey" not in material
+        signer = KEYLESS if keyless else "sha256:" + str(material["publicKey"]["hint"])
         (subject,) = statement["subject"]
         whole = statement["predicateType"] == PREDICATE and subject["digest"]["sha256"] == _root(resources)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -130,16 +145,19 @@ def read_signature(path: Path) -> Signature:
     if not whole or (path.name == SIGNATURE and content != canonical(document)):
         # What publish writes has one form: where a byte of it differs, it was touched.
         _refuse_form(path)
-    return Signature(signer, payload, value, resources)
+    return Signature(signer, content, payload, value, resources)
 
 
-def verify(directory: Path, key: PublicKey | None = None, signature: Path | None = None) -> BundleCheck:
+def verify(
+    directory: Path, key: PublicKey | None = None, signature: Path | None = None, who: Who | None = None
+) -> BundleCheck:
     """Check a bundle offline, and its signature.
 
     Args:
         directory: The bundle.
         key: The signer's; None says who claims to have signed, and checks nothing of it.
         signature: Where the signature lies, if not in the bundle.
+        who: The signer's identity, of one without a key; in the key's place.
 
     Raises:
         InputError: Something is wrong, and the first thing is named: what `modelmill.core.bundle.verify` names; then a
@@ -148,9 +166,10 @@ def verify(directory: Path, key: PublicKey | None = None, signature: Path | None
     check = bundles.verify(directory)
     path = signature or directory / SIGNATURE
     if signature is None and not path.exists():
-        if key is not None:
+        if key is not None or who is not None:
+            asked = key.fingerprint if key else who.words if who else ""
             what = f"the bundle is unsigned: it has no {SIGNATURE}"
-            fix = f"publish it with a signing key, or name where its signature lies; {key.fingerprint} was asked for"
+            fix = f"publish it with a signer, or name where its signature lies; {asked} was asked for"
             raise InputError(what, where=str(directory), fix=fix)
         return check
     found = read_signature(path)
@@ -161,8 +180,29 @@ def verify(directory: Path, key: PublicKey | None = None, signature: Path | None
             _refuse(f"{path.name} is of another signer, {found.signer}, and not of {key.fingerprint}", path)
         if found.signer != key.fingerprint:
             _refuse(f"{path.name} names another key, {found.signer}, than the one that signed", path)
+    elif who is not None:
+        _check_who(found, who, path)
     _check_resources(directory, path, found.resources)
-    return replace(check, signature="checked" if key else "not checked", signer=found.signer)
+    signer = who.words if who else found.signer
+    return replace(check, signature="checked" if key or who else "not checked", signer=signer)
+
+
+def _check_who(found: Signature, who: Who, path: Path) -> None:
+    """Check that a signature is that of an identity, and over the statement that was read."""
+    if found.signer != KEYLESS:
+        _refuse(f"{path.name} is signed by the key {found.signer}, and not by {who.words}", path)
+    try:
+        # The package sigstore is loaded only by who checks such a signer.
+        checked = importlib.import_module("modelmill.core.keyless").check(found.content, who)
+    except ImportError:
+        what = "checking a signer without a key needs the package sigstore, which is not installed here"
+        raise InputError(what, where="--identity", fix="pip install sigstore") from None
+    except DeploymentError:
+        raise
+    except InputError as error:
+        _refuse(f"{path.name} is refused: {error.what}", path)
+    if checked != found.payload:
+        _refuse(f"{path.name} was changed: its statement is another", path)
 
 
 def _check_resources(directory: Path, path: Path, resources: Mapping[str, str]) -> None:

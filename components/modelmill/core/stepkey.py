@@ -9,7 +9,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from modelmill.core.contract import JSON, KeyOn, StepContract, Unkeyed
+from modelmill.core.contract import BUILDS, JSON, Closed, KeyOn, StepContract, Unkeyed
 from modelmill.core.errors import UsageError
 from modelmill.core.hardware import Hardware
 from modelmill.core.manifest import canonical
@@ -43,24 +43,31 @@ def keyed(settings: BaseModel) -> dict[str, JSON]:
 
 
 def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions of distributions.
+    """Installed versions of distributions, whichever build of each is installed.
 
     Raises:
         UsageError: One is not installed.
     """
     versions = {}
     for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
+        found = next((at for at in map(_version, (package, *BUILDS.get(package, ()))) if at is not None), None)
+        if found is None:
             what = f"the package {package} is not installed here"
-            raise UsageError(what, fix="pip install 'modelmill[ml]'") from None
+            raise UsageError(what, fix="pip install 'modelmill[ml]'")
+        versions[package] = found
     return versions
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def step_key(
     contract: StepContract,
-    settings: BaseModel,
+    settings: Closed,
     inputs: InputDigests,
     hardware: Hardware,
     versions: Mapping[str, str] | None = None,
@@ -72,7 +79,7 @@ def step_key(
         settings: Resolved settings.
         inputs: Digests of what lies at the input ports.
         hardware: The machine; only what ``contract.key_on`` names enters.
-        versions: Versions of ``contract.packages``; looked up when left out.
+        versions: Versions of the contract's packages for these settings; looked up when left out.
     """
     machine: dict[str, JSON] = {}
     if KeyOn.THREADS in contract.key_on:
@@ -87,7 +94,7 @@ def step_key(
         "version": contract.version,
         "settings": keyed(settings),
         "inputs": plain_inputs(inputs),
-        "packages": dict(versions if versions is not None else package_versions(contract.packages)),
+        "packages": dict(versions if versions is not None else package_versions(contract.packages_for(settings))),
         "machine": machine,
     }
     return "sha256:" + hashlib.sha256(canonical(document)).hexdigest()

@@ -42,7 +42,7 @@ def biased(value: ir.Value) -> tuple[ir.Value, ir.Value | None]:
 
 def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     """A new constant of the graph."""
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     value = ir.Value(name=name, const_value=tensor)
     value.dtype, value.shape = tensor.dtype, ir.Shape(array.shape)
     model.graph.register_initializer(value)

@@ -1,27 +1,42 @@
-"""Models timed against each other: what ``modelmill bench`` prints."""
+"""Models timed against each other, and weighed alone: what ``modelmill bench`` does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
+import numpy as np
 
-from modelmill.core import hardware
-from modelmill.core.contract import Closed
 from modelmill.core.errors import UsageError
-from modelmill.core.evidence import Cell, Difference, Interval
-from modelmill.core.hardware import Hardware
+from modelmill.core.evidence import Cell, Interval
+from modelmill.core.model import read_model
 from modelmill.core.progress import Progress
+from modelmill.core.rows import Row
 from modelmill.core.stepkey import package_versions
-from modelmill.measuring.cells import cell_calls, fit_cells
-from modelmill.measuring.models import OpenModel, is_model_artifact, open_artifact, open_checkpoint
-from modelmill.measuring.ratios import difference, ratio
-from modelmill.measuring.rounds import Rounds, interleave
+from modelmill.measuring.bench_result import (
+    Against,
+    BenchCell,
+    BenchResult,
+    BenchRow,
+    BenchSingles,
+    BenchSubject,
+    BenchTexts,
+    BenchThroughputRow,
+)
+from modelmill.measuring.cells import fit_cells
+from modelmill.measuring.cost import cost_of_a_million
+from modelmill.measuring.footprint import Footprint, footprint
+from modelmill.measuring.models import is_model_artifact
+from modelmill.measuring.ratios import METHOD, Statistic, difference, mean_seconds, ratio_across
+from modelmill.measuring.rounds import median_ms, pooled_ms
+from modelmill.measuring.texts import write_texts
+from modelmill.measuring.timing import PROCESSES, Timed, time_models
+from modelmill.measuring.timing_asks import CellWork, Job, Opened, TextsWork, TimedModel, Work
 from modelmill.targets.base import Runtime
-from modelmill.targets.registry import RUNTIMES
+from modelmill.targets.pytorch import load_processor
+from modelmill.targets.registry import RUNTIMES, machine_of, on_gpu, require_gpu
 from modelmill.tasks import registry
 
 AGAIN = " again"
@@ -45,54 +60,6 @@ class Subject:
     task: str | None = None
 
 
-class BenchSubject(Closed):
-    """What was timed."""
-
-    name: str
-    path: str
-    runs_on: str = Field(description="pytorch, or the runtime")
-    precision: str
-    size_bytes: int
-
-
-class BenchRow(Closed):
-    """One model in one cell."""
-
-    name: str
-    ms_p50: float
-    ms_p95: float
-    ms_p99: float
-    speedup: float = Field(description="the reference's median over this one's")
-    speedup_ci: Interval
-    difference: Difference | None = Field(description="from the reference; None: it is the reference")
-
-
-class BenchCell(Closed):
-    """One shape of input."""
-
-    workload: Literal["encoder"] = "encoder"
-    batch_size: int
-    sequence_length: int
-    rounds: int
-    noise_ratio_ci: Interval = Field(description="the reference timed against itself")
-    rows: list[BenchRow]
-
-
-class BenchResult(Closed):
-    """All cells."""
-
-    format: int = 1
-    hardware: Hardware
-    hardware_class: str
-    packages: dict[str, str]
-    threads: int
-    against: str = Field(description="the reference's name")
-    confidence: float
-    subjects: list[BenchSubject]
-    cells: list[BenchCell]
-    notes: list[str]
-
-
 def bench(
     subjects: Sequence[Subject],
     cells: Sequence[Cell],
@@ -103,72 +70,93 @@ def bench(
     progress: Progress,
     against: str | None = None,
     confidence: float = 0.95,
+    processes: int = PROCESSES,
+    texts: Sequence[Row] = (),
+    core_hour: float | None = None,
 ) -> BenchResult:
-    """Time models in one process, interleaved.
+    """Time models in turns in several fresh processes, and weigh each alone.
 
     Args:
         subjects: At least one; alone, a model is timed against itself.
         cells: Shapes; cut to the shortest maximum of the models.
         threads: Threads within an operator, the same for all.
-        seconds: Budget of a cell, all models together.
+        seconds: Budget of a cell, all models and processes together; so much again for texts, and for single ones.
         seed: Of tokens, order and resamples.
         progress: Told each cell.
         against: Name of the reference; None: the first subject.
         confidence: Of the intervals.
+        processes: Fresh processes that share the time; 1: this one.
+        texts: Rows of the models' task to time at their real lengths.
+        core_hour: Price of one core for an hour; None: costs are not told.
 
     Raises:
         UsageError: Names are not unique, the reference is unknown, or a checkpoint's task is.
         ModelError: A model is broken.
+        HardwareError: A subject runs on a GPU, and there is none.
     """
     reference = _reference(subjects, against)
-    models = open_subjects(subjects, threads)
-    fitted, notes = fit_cells(cells, min(model.max_length for model in models.values()))
-    for note in notes:
-        progress.fact(note)
-    machine = hardware.cpu()
-    measured = []
-    for cell in fitted:
-        label = f"batch {cell.batch_size}, length {cell.sequence_length}"
-        with progress.bar(label, seconds, "s") as bar:
-            calls = cell_calls(models, cell, seed)
-            calls[reference + AGAIN] = calls[reference]
-            rounds = interleave(calls, seconds=seconds, seed=seed, bar=bar)
-        measured.append(_cell(rounds, cell, list(models), reference, confidence, seed))
+    models = timed_subjects(subjects)
+    for item in models:
+        if item.runtime is not None:
+            require_gpu(item.runtime)
+    twice = next(model for model in models if model.name == reference)
+    again = twice.model_copy(update={"name": reference + AGAIN, "same_as": reference})
+    fitted: list[Cell] = []
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="modelmill-bench-") as folder:
+
+        def works(opened: Mapping[str, Opened]) -> list[Work]:
+            some, cuts = fit_cells(cells, min(model.max_length for model in opened.values()))
+            fitted.extend(some)
+            notes.extend(cuts)
+            for note in cuts:
+                progress.fact(note)
+            file = write_texts(texts, Path(folder)) if texts else None
+            asked = [TextsWork(rows=file, single=single) for single in (True, False)] if file else []
+            return [*(CellWork(cell=cell) for cell in some), *asked]
+
+        job = Job(models=[*models, again], threads=threads, seed=seed)
+        opened, timed = time_models(job, works, processes=processes, seconds=seconds, progress=progress)
+    reader = _Reader([subject.name for subject in subjects], reference, confidence, seed)
+    alone = {model.name: _alone(model, fitted, threads, seed) for model in models}
+    machine = machine_of(max((item.runtime for item in subjects), key=on_gpu))
     packages = {"torch", "transformers", *(name for item in subjects for name in RUNTIMES[item.runtime].packages)}
     return BenchResult(
         hardware=machine,
         hardware_class=machine.hardware_class,
         packages=package_versions(tuple(sorted(packages))),
         threads=threads,
+        processes=processes,
         against=reference,
         confidence=confidence,
-        subjects=[_described(subject, models[subject.name]) for subject in subjects],
-        cells=measured,
+        method=METHOD,
+        subjects=[_described(model, opened[model.name], alone[model.name]) for model in models],
+        cells=[reader.cell(cell, found) for cell, found in zip(fitted, timed, strict=False)],
+        texts=reader.texts(timed[-2], timed[-1], len(texts), threads, core_hour) if texts else None,
+        core_hour=core_hour,
         notes=notes,
     )
 
 
-def open_subjects(subjects: Sequence[Subject], threads: int) -> dict[str, OpenModel]:
-    """Load all subjects, by name.
+def timed_subjects(subjects: Sequence[Subject]) -> list[TimedModel]:
+    """The subjects as they are timed, in their order.
 
     Raises:
         UsageError: A checkpoint's task is unknown.
-        ModelError: One is broken.
+        ModelError: An artifact is broken.
     """
-    models = {item.name: open_artifact(item.path, item.runtime, threads) for item in subjects if _is_artifact(item)}
-    known = next((model.task.name for model in models.values()), None)
+    tasks = {item.name: read_model(item.path).task for item in subjects if is_model_artifact(item.path)}
+    known = next(iter(tasks.values()), None)
+    models = []
+    gpu = any(on_gpu(item.runtime) for item in subjects)
     for item in subjects:
-        if not _is_artifact(item):
-            task = item.task or known
-            if task is None:
-                what = f"the task of the checkpoint {item.name} is not known"
-                raise UsageError(what, where=str(item.path), fix="name its task, or time it beside a model artifact")
-            models[item.name] = open_checkpoint(item.path, registry.get(task), threads)
-    return {item.name: models[item.name] for item in subjects}
-
-
-def _is_artifact(subject: Subject) -> bool:
-    return is_model_artifact(subject.path)
+        task = tasks.get(item.name) or item.task or known
+        if task is None:
+            what = f"the task of the checkpoint {item.name} is not known"
+            raise UsageError(what, where=str(item.path), fix="name its task, or time it beside a model artifact")
+        runtime = item.runtime if item.name in tasks else None
+        models.append(TimedModel(name=item.name, path=item.path, runtime=runtime, task=task, gpu=gpu))
+    return models
 
 
 def _reference(subjects: Sequence[Subject], against: str | None) -> str:
@@ -182,35 +170,103 @@ def _reference(subjects: Sequence[Subject], against: str | None) -> str:
     return against or names[0]
 
 
-def _cell(rounds: Rounds, cell: Cell, names: Sequence[str], reference: str, confidence: float, seed: int) -> BenchCell:
-    noise = ratio(rounds, reference, reference + AGAIN, confidence=confidence, seed=seed).interval
+@dataclass(frozen=True)
+class _Reader:
+    """Reads timings against the reference's."""
 
-    def row(name: str) -> BenchRow:
-        found = ratio(rounds, reference, name, confidence=confidence, seed=seed)
-        return BenchRow(
-            name=name,
-            ms_p50=rounds.percentile_ms(name, 50),
-            ms_p95=rounds.percentile_ms(name, 95),
-            ms_p99=rounds.percentile_ms(name, 99),
-            speedup=found.value,
-            speedup_ci=found.interval,
-            difference=None if name == reference else difference(found.interval, noise),
+    names: Sequence[str]
+    reference: str
+    confidence: float
+    seed: int
+
+    def cell(self, cell: Cell, timed: Timed) -> BenchCell:
+        """One shape of input."""
+        return BenchCell(
+            batch_size=cell.batch_size,
+            sequence_length=cell.sequence_length,
+            rounds=timed.count,
+            noise_ratio_ci=self._noise(timed, np.median),
+            rows=self._rows(timed),
         )
 
-    return BenchCell(
-        batch_size=cell.batch_size,
-        sequence_length=cell.sequence_length,
-        rounds=rounds.count,
-        noise_ratio_ci=noise,
-        rows=[row(name) for name in names],
-    )
+    def texts(self, singly: Timed, batched: Timed, count: int, threads: int, core_hour: float | None) -> BenchTexts:
+        """Texts at their real lengths."""
+        return BenchTexts(
+            texts=count,
+            passes=batched.passes,
+            noise_ratio_ci=self._noise(batched, np.mean),
+            rows=[self._throughput(name, batched, count, threads, core_hour) for name in self.names],
+            one_at_a_time=BenchSingles(
+                rounds=singly.count, noise_ratio_ci=self._noise(singly, np.median), rows=self._rows(singly)
+            ),
+        )
+
+    def _rows(self, timed: Timed) -> list[BenchRow]:
+        return [
+            BenchRow(
+                **self._against(name, timed, np.median).model_dump(),
+                ms_p50=median_ms(timed.processes, name),
+                ms_p95=pooled_ms(timed.processes, name, 95),
+                ms_p99=pooled_ms(timed.processes, name, 99),
+            )
+            for name in self.names
+        ]
+
+    def _throughput(
+        self, name: str, timed: Timed, count: int, threads: int, core_hour: float | None
+    ) -> BenchThroughputRow:
+        took = mean_seconds(timed.processes, name, confidence=self.confidence, seed=self.seed)
+        slow, fast = (round(count / bound, 2) for bound in reversed(took.interval))
+        rate, cost, bounds = round(count / took.value, 2), None, None
+        if core_hour is not None:
+            cost = cost_of_a_million(rate, threads, core_hour)
+            bounds = cost_of_a_million(fast, threads, core_hour), cost_of_a_million(slow, threads, core_hour)
+        return BenchThroughputRow(
+            **self._against(name, timed, np.mean).model_dump(),
+            texts_per_second=rate,
+            texts_per_second_ci=(slow, fast),
+            cost_per_million=cost,
+            cost_per_million_ci=bounds,
+        )
+
+    def _against(self, name: str, timed: Timed, statistic: Statistic) -> Against:
+        found = ratio_across(
+            timed.processes, self.reference, name, confidence=self.confidence, statistic=statistic, seed=self.seed
+        )
+        same = name == self.reference
+        return Against(
+            name=name,
+            speedup=found.value,
+            speedup_ci=found.interval,
+            difference=None if same else difference(found.interval, self._noise(timed, statistic)),
+        )
+
+    def _noise(self, timed: Timed, statistic: Statistic) -> Interval:
+        return ratio_across(
+            timed.processes,
+            self.reference,
+            self.reference + AGAIN,
+            confidence=self.confidence,
+            statistic=statistic,
+            seed=self.seed,
+        ).interval
 
 
-def _described(subject: Subject, model: OpenModel) -> BenchSubject:
+def _alone(model: TimedModel, cells: Sequence[Cell], threads: int, seed: int) -> Footprint:
+    """What a model takes in processes of its own, every cell run once there."""
+    task, processor = registry.get(model.task), load_processor(model.path)
+    batches = [task.sample(processor, cell.batch_size, cell.sequence_length, seed) for cell in cells]
+    return footprint(model.path, model.runtime, batches, threads, task=model.task)
+
+
+def _described(model: TimedModel, opened: Opened, alone: Footprint) -> BenchSubject:
     return BenchSubject(
-        name=subject.name,
-        path=str(subject.path),
-        runs_on=subject.runtime.value if _is_artifact(subject) else "pytorch",
-        precision=model.precision,
-        size_bytes=model.size_bytes,
+        name=model.name,
+        path=str(model.path),
+        runs_on=model.runtime.value if model.runtime else "pytorch",
+        precision=opened.precision,
+        size_bytes=opened.size_bytes,
+        load_seconds=alone.load_seconds,
+        first_answer_seconds=alone.first_answer_seconds,
+        peak_rss_bytes=alone.peak_rss_bytes,
     )

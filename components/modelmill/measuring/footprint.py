@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-import modelmill
+from modelmill.core import child
 from modelmill.core.contract import Closed
 from modelmill.core.errors import ModelmillError, StepKilledError
 from modelmill.measuring.footprint_process import LoneRun
@@ -29,21 +28,29 @@ class Footprint(Closed):
     load_seconds: float = Field(
         description="from file to the first answer, median of the processes; imports are not in"
     )
+    first_answer_seconds: float = Field(description="the part of it after loading, median of the processes")
     load_seconds_each: list[float] = Field(description="of each process")
     peak_rss_bytes: int = Field(description="largest of the processes")
 
 
 def footprint(
-    directory: Path, runtime: Runtime, batches: Sequence[Batch], threads: int, *, processes: int = PROCESSES
+    directory: Path,
+    runtime: Runtime | None,
+    batches: Sequence[Batch],
+    threads: int,
+    *,
+    processes: int = PROCESSES,
+    task: str = "",
 ) -> Footprint:
-    """Load a model artifact and run batches, each time in a fresh process that has no torch in it.
+    """Load a model and run batches, each time in a fresh process; one with a runtime has no torch in it.
 
     Args:
-        directory: The model artifact.
-        runtime: Runs it.
+        directory: The model artifact, or a checkpoint.
+        runtime: Runs an artifact; None: PyTorch, which runs a checkpoint.
         batches: Padded batches, run once each in order; the first one ends the loading.
         threads: Threads within an operator.
         processes: How often.
+        task: A checkpoint's.
 
     Raises:
         StepKilledError: A process was killed, by the memory limit as a rule.
@@ -53,15 +60,16 @@ def footprint(
         file = Path(folder) / "batches.npz"
         columns = {f"{number}/{name}": column for number, batch in enumerate(batches) for name, column in batch.items()}
         np.savez(file, allow_pickle=False, **columns)
-        runs = [lone_run(directory, runtime, file, threads) for _ in range(processes)]
+        runs = [lone_run(directory, runtime, file, threads, task) for _ in range(processes)]
     return Footprint(
         load_seconds=round(statistics.median(run.load_seconds for run in runs), 4),
+        first_answer_seconds=round(statistics.median(run.first_answer_seconds for run in runs), 4),
         load_seconds_each=[round(run.load_seconds, 4) for run in runs],
         peak_rss_bytes=max(run.peak_rss_bytes for run in runs),
     )
 
 
-def lone_run(directory: Path, runtime: Runtime, batches: Path, threads: int) -> LoneRun:
+def lone_run(directory: Path, runtime: Runtime | None, batches: Path, threads: int, task: str = "") -> LoneRun:
     """One fresh process; ``batches`` is an ``.npz`` whose arrays are named ``number/input``.
 
     Raises:
@@ -69,12 +77,9 @@ def lone_run(directory: Path, runtime: Runtime, batches: Path, threads: int) -> 
         ModelmillError: It failed.
     """
     command = [sys.executable, "-m", "modelmill.measuring.footprint_process"]
-    # The child finds the package where this process did, also where only sys.path says so.
-    source = str(Path(modelmill.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])}
     done = subprocess.run(
-        [*command, str(directory), runtime.value, str(batches), str(threads)],
-        env=environment,
+        [*command, str(directory), runtime.value if runtime else "", str(batches), str(threads), task],
+        env=child.environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -9,9 +9,16 @@ from typing import Any
 from modelmill.core.errors import ModelError
 from modelmill.core.evidence import Cell
 from modelmill.core.manifest import sha256_of
-from modelmill.core.model import MODEL_DOCUMENT, ModelDocument, read_model
+from modelmill.core.model import MODEL_DOCUMENT, MicroBatching, ModelDocument, read_model
 from modelmill.targets.base import Runtime, Session
-from modelmill.targets.pytorch import PytorchSession, load_checkpoint, load_processor, max_length_of
+from modelmill.targets.pytorch import (
+    FLOAT32_ON_CPU,
+    HALF_ON_GPU,
+    PytorchSession,
+    load_checkpoint,
+    load_processor,
+    max_length_of,
+)
 from modelmill.targets.registry import open_session_of
 from modelmill.tasks import registry
 from modelmill.tasks.base import Batch, Task
@@ -49,33 +56,35 @@ def is_model_artifact(directory: Path) -> bool:
     return (directory / MODEL_DOCUMENT).is_file()
 
 
-def open_checkpoint(directory: Path, task: Task, threads: int) -> OpenModel:
-    """A checkpoint in PyTorch, eager, float32.
+def open_checkpoint(directory: Path, task: Task, threads: int, *, gpu: bool = False) -> OpenModel:
+    """A checkpoint in PyTorch, eager: float32 on a CPU, fp16 on a GPU, as its user runs it on each.
 
     Raises:
         ModelError: The checkpoint is broken.
     """
     model, processor = load_checkpoint(directory, task)
     return OpenModel(
-        session=PytorchSession(model, processor, task, threads),
+        session=PytorchSession(model, processor, task, threads, HALF_ON_GPU if gpu else FLOAT32_ON_CPU),
         task=task,
         processor=processor,
         labels=tuple(model.config.id2label[index] for index in sorted(model.config.id2label)),
         max_length=max_length_of(model, processor),
         size_bytes=checkpoint_bytes(directory),
-        precision="float32",
+        precision="fp16" if gpu else "float32",
     )
 
 
-def open_artifact(directory: Path, runtime: Runtime, threads: int) -> OpenModel:
-    """A model artifact on a runtime.
+def open_artifact(
+    directory: Path, runtime: Runtime, threads: int, micro_batching: MicroBatching | None = None
+) -> OpenModel:
+    """A model artifact on a runtime, batches divided as asked, else as its model.json says.
 
     Raises:
         ModelError: The artifact is broken.
     """
     document = read_model(directory)
     return OpenModel(
-        session=open_session_of(runtime)(directory, threads),
+        session=open_session_of(runtime)(directory, threads, micro_batching),
         task=registry.get(document.task),
         processor=load_processor(directory),
         labels=tuple(document.labels),
@@ -109,9 +118,10 @@ def graph_bytes(directory: Path, document: ModelDocument) -> int:
 
 
 def same_graphs(one: Path, other: Path) -> bool:
-    """Whether two model artifacts hold the same graphs, byte for byte, and run them alike."""
+    """Whether two model artifacts hold the same graphs, byte for byte, and run them alike, in one precision."""
     documents = read_model(one), read_model(other)
     files = [graph_files(document) for document in documents]
-    if documents[0].execution != documents[1].execution or files[0] != files[1]:
+    alike = [(document.execution, document.precision) for document in documents]
+    if alike[0] != alike[1] or files[0] != files[1]:
         return False
     return all(sha256_of(one / name) == sha256_of(other / name) for name in files[0])

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from modelmill.core.batch_plan import BatchPlan, plan_batches
 from modelmill.core.errors import ModelError
 from modelmill.core.progress import Bar, SilentBar
-from modelmill.measuring.batch_plan import BatchPlan, plan_batches
 from modelmill.targets.base import Session
 from modelmill.tasks.base import Batch, Features, Task
 

@@ -8,7 +8,7 @@ clock. In rounds, each model's turn lies within moments of every other's, so tha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,16 @@ class Rounds:
     def percentile_ms(self, name: str, percent: float) -> float:
         """A percentile (0 to 100) of one name's timings in milliseconds, interpolated linearly."""
         return round(float(np.percentile(self.seconds[name], percent)) * 1e3, 4)
+
+
+def median_ms(processes: Sequence[Rounds], name: str) -> float:
+    """One name's median in milliseconds: the geometric mean of the processes' medians, as ratios are combined."""
+    return round(float(np.exp(np.mean([np.log(np.median(one.seconds[name])) for one in processes]))) * 1e3, 4)
+
+
+def pooled_ms(processes: Sequence[Rounds], name: str, percent: float) -> float:
+    """A percentile of one name's timings in all processes, in milliseconds: a tail needs all there are."""
+    return Rounds({name: np.concatenate([one.seconds[name] for one in processes])}).percentile_ms(name, percent)
 
 
 def interleave(

@@ -99,6 +99,11 @@ def lane(evidence: LaneEvidence, anchor: str) -> Lane:
         metric=plots.intervals(
             [
                 _share("Baseline: PyTorch float32", evidence.baseline, evidence.baseline_ci, "baseline"),
+                *[
+                    _share(f"{opponent.value.capitalize()}: served", other.value, other.value_ci, "unquantized")
+                    for opponent, other in evidence.against.items()
+                    if other.value is not None and other.value_ci is not None
+                ],
                 _share(f"Candidate: {evidence.precision}", evidence.candidate, evidence.candidate_ci, "candidate"),
             ],
             f"{evidence.metric.name}, percent",
@@ -184,6 +189,8 @@ class _Wording:
 
 _CHECKS = {
     "max_drop_points": _Wording("{metric} lost", numbers.points),
+    "max_drop_vs_champion_points": _Wording("{metric} lost against the champion", numbers.points),
+    "max_drop_vs_reference_points": _Wording("{metric} lost against the reference", numbers.points),
     "min_metric": _Wording("{metric} reached", numbers.percent, factor=100),
     "min_speedup": _Wording("Speed-up over PyTorch eager", numbers.times),
     "min_gain_over_unquantized": _Wording("Speed-up over the best unquantized model", numbers.times),
@@ -191,22 +198,30 @@ _CHECKS = {
     "max_load_seconds": _Wording("From file to first answer", numbers.seconds, 3),
     "max_cost_per_million_texts": _Wording("Cost of a million texts", numbers.significant, 3),
     "max_batch_flips": _Wording("Predictions that flip with their neighbours", numbers.count, 0),
+    "smoke": _Wording("Predictions in a server that are not the evaluation's", numbers.count, 0),
+    "max_served_p95_ratio": _Wording("Time in a server over that in one process, 95th percentiles", numbers.times),
     "max_leaked_share": _Wording("Rows that also chose the model", numbers.percent, factor=100),
     "max_class_shift": _Wording("Classes away from the training rows'", lambda value: numbers.fixed(value, 3), 3),
+    "max_class_shift_vs_published": _Wording(
+        "Classes away from those of what is served", lambda value: numbers.fixed(value, 3), 3
+    ),
     "max_size_ratio": _Wording("Size over the checkpoint's", lambda value: numbers.fixed(value, 3), 3),
     "slices": _Wording("Right rows lost in one slice", numbers.points),
+    "min_units": _Wording("Units judged", numbers.count, 0),
     "min_rows": _Wording("Rows judged", numbers.count, 0),
 }
 
 
 def _check(check: Check, metric: str) -> CheckRow:
     wording = _CHECKS.get(check.name, _Wording(check.name.replace("_", " "), numbers.significant))
-    side = {"max": "at most ", "min": "at least ", "slices": "at most "}.get(check.name.partition("_")[0], "")
+    side = {"max": "at most ", "min": "at least ", "slices": "at most ", "smoke": "at most "}.get(
+        check.name.partition("_")[0], ""
+    )
     return CheckRow(
         check,
         wording.title.replace("{metric}", metric[:1].upper() + metric[1:]),
         side + wording.value(check.threshold),
-        wording.value(check.value),
+        numbers.DASH if check.value is None else wording.value(check.value),
         numbers.interval(check.interval, wording.decimals, factor=wording.factor) if check.interval else numbers.DASH,
     )
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from modelmill.core.evidence import LaneEvidence
-from modelmill.reports import lane_page, lineage, numbers, run_page
+from modelmill.reports import lane_page, lineage, numbers, run_page, search_section
 from modelmill.reports.plain import plain
 from modelmill.reports.recipe_text import recipe_yaml
 from modelmill.reports.view import RunStatus, RunView
@@ -60,6 +60,8 @@ def render_run(run: RunView) -> str:
         tone=tone,
         headline=run_page.headline(run),
         lanes=[lane_page.lane(evidence, f"lane-{index}") for index, evidence in enumerate(run.lanes, 1)],
+        moves=run_page.channel_moves(run.registered),
+        searches=search_section.sections(run.searches),
         steps=run_page.step_lines(run.steps, targets),
         arcs=lineage.arcs(run.steps, edges, targets),
         artifacts=run_page.artifacts(run.steps, edges),

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import Verdict
+from modelmill.core.registry_documents import Channel, Move, MoveKind
 from modelmill.reports import lineage, numbers, plots
 from modelmill.reports.view import Edge, RunStatus, RunView, StepRow
 
@@ -31,6 +32,42 @@ class Artifact:
     port: str
     source: str | None
     digest: str
+
+
+@dataclass(frozen=True)
+class ChannelMove:
+    """An entry of a channel's history as the page shows it.
+
+    Attributes:
+        move: The entry.
+        other: A bundle that it is about besides the one that the channel names: held back, or pinned as reference.
+        verdict: What the gate had said of what was promoted.
+        by: Who or what did it.
+    """
+
+    move: Move
+    other: str | None
+    verdict: str
+    by: str
+
+
+MOVES = 10
+"""Entries of a channel's history that are shown."""
+_PASSED = {MoveKind.PUBLISHED, MoveKind.PROMOTED, MoveKind.HELD_BACK}
+
+
+def channel_moves(registered: Channel | None) -> list[ChannelMove]:
+    """The latest entries of a channel's history, the newest first."""
+    moves = registered.history[-MOVES:] if registered else []
+    return [
+        ChannelMove(
+            move,
+            move.offered or move.reference,
+            "none that passes: overridden" if move.override else "pass" if move.kind in _PASSED else numbers.DASH,
+            move.by or (f"run {move.run}" if move.run else numbers.DASH),
+        )
+        for move in reversed(moves)
+    ]
 
 
 def headline(run: RunView) -> str:

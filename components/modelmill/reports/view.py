@@ -8,7 +8,8 @@ from enum import StrEnum
 from pydantic import Field
 
 from modelmill.core.contract import JSON, Closed
-from modelmill.core.evidence import LaneEvidence
+from modelmill.core.evidence import LaneEvidence, Tried
+from modelmill.core.registry_documents import Channel
 
 
 class RunStatus(StrEnum):
@@ -24,6 +25,16 @@ class RunStatus(StrEnum):
     """The gate could not decide."""
     ASSEMBLED = "assembled"
     """The report lies in a bundle and was written before any channel moved."""
+
+
+def unavailable_in_words(target: str, why: str) -> str:
+    """What is said of a lane that is unavailable.
+
+    Args:
+        target: The lane's target.
+        why: What failed.
+    """
+    return f"The lane {target} is unavailable, which says nothing of its model; something outside failed: {why}"
 
 
 class StepRow(Closed):
@@ -79,6 +90,10 @@ class RunView(Closed):
     recipe: dict[str, JSON] = Field(default_factory=dict)
     bundle: str | None = Field(None, description="digest or URI")
     channel: str | None = None
+    registered: Channel | None = Field(None, description="the channel with its history; None: empty, or not looked at")
+    searches: dict[str, list[Tried]] = Field(
+        default_factory=dict, description="target → the candidates that were tried, in the order of their first look"
+    )
     warnings: list[str] = Field(default_factory=list, description="what a reader must know, such as duplicate rows")
 
     @property

@@ -6,26 +6,27 @@ Imported only where a deployment asks for it: a cluster's Airflow needs no Docke
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.providers.docker.exceptions import DockerContainerFailedSkipException
+from airflow.providers.docker.exceptions import DockerContainerFailedException, DockerContainerFailedSkipException
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from docker.errors import DockerException
-from docker.types import DeviceRequest, Mount
+from docker.types import DeviceRequest
 
 from modelmill.core.errors import InputError
 from modelmill.deployment import Deployment
 from modelmill.runners import engine, owned, sight
-from modelmill.runners.containers import Container, worth_another_attempt
+from modelmill.runners.containers import KILLED, Container, words_of_exit, worth_another_attempt
 
 POINTER_FILE = "/tmp/modelmill/pointer.json"
 """Any user of an image may write there."""
 _API_SECONDS = 300
 """For one answer of the engine, which is slow where the machine is busy."""
 _REMOVED = {"never": "force", "failed": "success", "always": "never"}
+_CODE = re.compile(r"'StatusCode': (\d+)")
+"""In the provider's own words for a container that failed."""
 _FINAL = [code for code in range(1, 256) if not worth_another_attempt(code)]
 """Exit codes that another attempt would end with, too."""
 
@@ -36,15 +37,19 @@ class StepDockerOperator(DockerOperator):
     Args:
         store: The store; a directory is made where it is not there yet.
         secret_names: Environment variables of the worker that the container gets.
+        memory: What the container is held to, as the deployment says it.
         given: Further arguments of DockerOperator.
     """
 
     # The provider reads what a container left behind with this module's `load`; its own choice, pickle, runs code.
     pickling_library = json
+    # What is mounted is a path, whatever stands in it; and no argument is the name of a file with a template.
+    template_fields = tuple(name for name in DockerOperator.template_fields if name != "mounts")
+    template_ext = ()
 
-    def __init__(self, *, store: str, secret_names: Sequence[str], **given: Any) -> None:
+    def __init__(self, *, store: str, secret_names: Sequence[str], memory: str, **given: Any) -> None:
         super().__init__(**given)
-        self._store, self._secret_names = store, tuple(secret_names)
+        self._store, self._secret_names, self._memory = store, tuple(secret_names), memory
 
     def execute(self, context: Any) -> Any:
         """Run the container, as the provider does, and tell apart why it failed."""
@@ -56,13 +61,21 @@ class StepDockerOperator(DockerOperator):
             self.user = engine.user_of(self.cli)
             sight.make_store(self._store)
             return super().execute(context)
+        except DockerContainerFailedException as problem:
+            found = _CODE.search(str(problem))
+            code = int(found[1]) if found else 1
+            what = f"{self.task_id} {words_of_exit(code, f'memory {self._memory}')}"
+            if code > KILLED:
+                # What was killed could not say it itself: a runner on this machine passes this on as its words.
+                self.log.error(what)
+            raise AirflowException(what) from problem
         except DockerContainerFailedSkipException as problem:
             # The provider tells codes apart in one way alone: it would skip these.
             what = f"{self.task_id} failed, and another attempt would, too: its log says why"
             raise AirflowFailException(what) from problem
         except InputError as problem:
             raise AirflowFailException(str(problem)) from None
-        except DockerException as problem:
+        except engine.failures() as problem:
             what = f"the container engine at {self.docker_url} does not do what it was asked to: {problem}"
             raise AirflowException(what) from problem
 
@@ -79,12 +92,12 @@ def operator(
         env: Its environment variables, as Airflow's templates.
         shared: What every operator takes.
     """
-    binds = sight.binds(deployment)
-    mounts = [Mount(path, path, type="bind", read_only=not written) for path, written in binds.items()]
+    mounts = [sight.bind(path, written=written) for path, written in sight.binds(deployment).items()]
     gpus = [DeviceRequest(count=container.accelerators, capabilities=[["gpu"]])] if container.accelerators else None
     return StepDockerOperator(
         store=deployment.store,
         secret_names=[item.name for item in container.secrets],
+        memory=container.resources.memory,
         image=container.image,
         command=command,
         environment=dict(env),
@@ -95,7 +108,7 @@ def operator(
         network_mode="host",
         mount_tmp_dir=False,
         timeout=_API_SECONDS,
-        api_version=os.environ.get(engine.VERSION_VARIABLE),
+        api_version=engine.spoken_version(),
         labels={"modelmill.task": container.id, **owned.label()},
         auto_remove=_REMOVED[deployment.keep_pods],
         skip_on_exit_code=_FINAL,

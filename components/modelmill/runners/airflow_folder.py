@@ -78,7 +78,7 @@ def dags_of(
     deployed = deployments.load(deployment)
     found: dict[str, DAG] = {}
     wrong: list[tuple[str, str]] = []
-    when = schedule.strip() if schedule else None
+    when = (schedule or "").strip() or None
     if when:
         try:
             _check_schedule(when)
@@ -93,7 +93,7 @@ def dags_of(
             if name in files:
                 what = f"the name {name!r} is that of {files[name].name}, too, and a name is one DAG"
                 raise RecipeError(what, where=f"{path}: name", fix="give one of the two recipes another name")
-            found[name] = dag_of(located, deployed, schedule=when or None, **settings)
+            found[name] = dag_of(located, deployed, schedule=when, **settings)
             files[name] = path
         except ModelmillError as problem:
             wrong.append((path.stem, str(problem)))

@@ -14,7 +14,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -24,13 +23,14 @@ from modelmill.core.errors import OutsideError, UsageError
 from modelmill.core.progress import Progress, SilentProgress
 from modelmill.core.store import Store
 from modelmill.line import Job
-from modelmill.runners import engine, owned, sight
+from modelmill.runners import engine, owned, sight, temporary
 from modelmill.runners.conclusion import ended, interrupted
 from modelmill.runners.process import StepOutcome
 from modelmill.runners.result import RunDocument, safe_name
 
 PYTHON_VARIABLE = "MODELMILL_AIRFLOW_PYTHON"
 REQUEST, RESULT = "request.json", "result.json"
+LIFELINE_VARIABLE = "MODELMILL_LIFELINE"
 _PROCESS = "modelmill.runners.airflow_process"
 _DAG_FILE = '''"""The DAG of the recipe that this run was asked for."""
 
@@ -41,7 +41,6 @@ from modelmill.runners.airflow_process import dag_from
 line = dag_from(Path(__file__).parents[1] / "request.json")
 '''
 _DATABASE = "airflow.db"
-_MIGRATE = "import sys; sys.argv[1:] = ['db', 'migrate']; from airflow.__main__ import main; main()"
 _CONTAINERS_LINE = re.compile(r"\S+ \[\w+\s*\] (.*?)\s*\[airflow\.task\.operators\.\S*StepDockerOperator\] loc=")
 """A line of Airflow's log that passes on what a container said."""
 _KEPT_LOGS = 5
@@ -72,9 +71,10 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
         engine.engine() as address,
         sight.on_this_machine(job, store) as here,
         engine.client(address) as client,
-        tempfile.TemporaryDirectory(prefix="modelmill-airflow-") as work,
+        temporary.folder("airflow") as folder,
     ):
-        here, folder = sight.with_images(here, client), Path(work)
+        here = sight.with_images(here, client)
+        sight.check_binds(here, client)
         request = {
             "located": here.located.model_dump(mode="json"),
             "deployment": here.deployment.model_dump(mode="json"),
@@ -99,7 +99,7 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
             raise OutsideError(what, where=str(log), fix="the end of that file says why")
         told = json.loads(result.read_text("utf-8"))
     StepOutcome(error=told.get("error")).raise_error()
-    document = ended(store, safe_name(told["run"]))
+    document = ended(store, safe_name(told["run"]), f"the end of {log}")
     # What failed stays to be looked at.
     log.unlink()
     return document
@@ -138,7 +138,7 @@ def _database(python: Path, folder: Path, environment: Mapping[str, str], log: P
     if kept.is_file():
         shutil.copyfile(kept, folder / _DATABASE)
         return
-    if _wait([str(python), "-c", _MIGRATE], environment, log, SilentProgress()) != 0:
+    if _wait([str(python), "-m", "airflow", "db", "migrate"], environment, log, SilentProgress()) != 0:
         what = "Airflow's database could not be made"
         raise OutsideError(what, where=str(log), fix="the end of that file says why")
     whole = kept.with_name(f"{kept.name}.{os.getpid()}")
@@ -149,17 +149,17 @@ def _database(python: Path, folder: Path, environment: Mapping[str, str], log: P
 def _wait(command: list[str], environment: Mapping[str, str], log: Path, progress: Progress) -> int:
     """Run Airflow to its end; what it says is kept, and what the containers say is told.
 
-    The command gets one more argument: the descriptor of a pipe that closes when we are gone.
+    The variable `LIFELINE_VARIABLE` names to it the descriptor of a pipe that closes when we are gone.
     """
     watched, held = os.pipe()
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, held)
         child = subprocess.Popen(
-            [*command, str(watched)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=dict(environment),
+            env={**environment, LIFELINE_VARIABLE: str(watched)},
             text=True,
             # Ctrl-C is ours to answer: Airflow takes it for a task that failed, and goes on with the next.
             process_group=0,

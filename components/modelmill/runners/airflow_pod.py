@@ -7,6 +7,7 @@ it holds no token for the cluster's API.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,9 +17,8 @@ from airflow.providers.cncf.kubernetes.utils.xcom_sidecar import PodDefaults
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from kubernetes.client import models as k8s
 
-from modelmill.core.errors import OutsideError
 from modelmill.deployment import Deployment
-from modelmill.runners.containers import KILLED, WRITABLE, Container
+from modelmill.runners.containers import KILLED, WRITABLE, Container, words_of_exit, worth_another_attempt
 
 POINTER_FILE = "/airflow/xcom/return.json"
 """Where the provider's sidecar reads what a pod tells."""
@@ -29,6 +29,9 @@ _SIDECAR = {"cpu": "50m", "memory": "64Mi"}
 
 class StepPodOperator(KubernetesPodOperator):
     """A step as a pod: retried where something outside failed, and failed for good where its input is wrong."""
+
+    # No argument is the name of a file with a template.
+    template_ext = ()
 
     def __init__(self, **given: Any) -> None:
         restricted = k8s.V1SecurityContext(
@@ -168,19 +171,8 @@ def failure(pod: Any, container: str) -> Failure:
 
 
 def _of_code(end: Any, pod: Any, container: str) -> Failure:
-    code = end.exit_code
-    if end.reason == "OOMKilled" or code == KILLED + 9:
-        what = (
-            f"was killed, with exit code {code}, most likely for want of memory: it has {_limits(pod, container)}; "
-            "give it more by steps.NAME.resources.memory in the deployment"
-        )
-        return Failure(what, again=True, ended=True)
-    if code > KILLED:
-        return Failure(f"was killed by signal {code - KILLED}", again=True, ended=True)
-    if code == OutsideError.exit_code:
-        return Failure(f"ended with exit code {code}: something outside failed; its log says what", True, True)
-    what = f"ended with exit code {code}, and another attempt would, too: its log says why"
-    return Failure(what, again=False, ended=True)
+    code = KILLED + signal.SIGKILL if end.reason == "OOMKilled" else end.exit_code
+    return Failure(words_of_exit(code, _limits(pod, container)), again=worth_another_attempt(code), ended=True)
 
 
 def _of_waiting(waiting: Any, pod: Any, container: str) -> Failure:

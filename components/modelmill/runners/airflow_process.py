@@ -1,13 +1,14 @@
 """One run of the line's DAG, in a process with Airflow: the other side of `modelmill.runners.airflow_local`.
 
-``python -m modelmill.runners.airflow_process FOLDER LIFELINE`` reads FOLDER/request.json and writes FOLDER/result.json;
-the environment variables that Airflow reads, and the engine's, are set by who starts it. The file descriptor LIFELINE
-closes when that one is gone.
+``python -m modelmill.runners.airflow_process FOLDER`` reads FOLDER/request.json and writes FOLDER/result.json; the
+environment variables that Airflow reads, and the engine's, are set by who starts it. The file descriptor that one of
+them names closes when that one is gone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from modelmill.deployment import Deployment
 from modelmill.line import Job
 from modelmill.recipe import Located
 from modelmill.runners.airflow import dag_of
-from modelmill.runners.airflow_local import REQUEST, RESULT
+from modelmill.runners.airflow_local import LIFELINE_VARIABLE, REQUEST, RESULT
 from modelmill.runners.process import end_with_parent, error_document
 
 
@@ -46,5 +47,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent(int(sys.argv[2]))
+    end_with_parent(int(os.environ[LIFELINE_VARIABLE]))
     main(Path(sys.argv[1]))

@@ -20,6 +20,7 @@ from modelmill.runners.airflow import Template, operator_of
 from modelmill.runners.containers import BEGIN, DECIDE, FINISH, Described, Part, describe_step
 
 _RETURNED = "return_value"
+_TASK_ID = re.compile(r"[\w.-]{1,250}")
 _DIGEST = re.compile(r"(?:.*/)?(?:sha256:)?[0-9a-f]{64}/?")
 
 
@@ -60,6 +61,9 @@ def step(
     where = f"step {contract.id!r}, task {task_id!r}"
     if task_id in {BEGIN, DECIDE, FINISH}:
         what = f"{task_id} is what a recipe's line calls a task of its own"
+        raise UsageError(what, where=where, fix="give the task another task_id")
+    if not _TASK_ID.fullmatch(task_id):
+        what = f"{task_id!r} cannot name a task: letters, digits, '.', '_' and '-' can, 250 at most"
         raise UsageError(what, where=where, fix="give the task another task_id")
     deployed = deployment if isinstance(deployment, Deployment) else deployments.load(Path(deployment))
     given = _settings(contract, settings, deployed, where)

@@ -17,14 +17,14 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from modelmill.core.contract import JSON, Closed, PortType, StepContract
+from modelmill.core.contract import JSON, SENSED, Closed, PortType, StepContract
 from modelmill.core.documents import nearest, validate
 from modelmill.core.errors import UsageError
 from modelmill.line import contract_named
 from modelmill.runners.parameters import alternatives_of
 
 STORE = "store"
-"""The parameter of a component that writes a registry."""
+"""The parameter of a component that writes a registry, or reads one."""
 METRICS, CLASSIFICATION, DECISION = "metrics", "classification", "decision"
 """Outputs that are no ports: numbers, a confusion matrix, and what a verdict says."""
 
@@ -35,6 +35,7 @@ _ARTIFACTS: Mapping[PortType, str] = {
     PortType.CHOICE: "Artifact",
     PortType.PREDICTIONS: "Artifact",
     PortType.MEASUREMENTS: "Artifact",
+    PortType.SMOKE: "Artifact",
     PortType.VERDICT: "Artifact",
     PortType.REPORT: "HTML",
     PortType.BUNDLE: "Model",
@@ -126,9 +127,10 @@ def component_of(contract: StepContract) -> Component:
         words = "what was predicted for rows of each label"
         outputs.append(Artifact(CLASSIFICATION, "ClassificationMetrics", words, None))
     parameters = _below(contract.settings, ())
-    if contract.effect:
+    if contract.effect or contract.sense:
         words = "where the registry and the bundles live: s3://BUCKET/PREFIX, or a directory"
-        parameters = [Parameter(STORE, (), "String", True, None, words), *parameters]
+        words += "" if contract.effect else f"; with {SENSED} alone"
+        parameters = [Parameter(STORE, (), "String", contract.effect is not None, None, words), *parameters]
     ordered = sorted(parameters, key=lambda item: not item.required)
     return Component(contract, inputs, tuple(outputs), PortType.VERDICT in made, tuple(ordered))
 

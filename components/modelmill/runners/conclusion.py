@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import cast
 
-from modelmill.core import records
+from modelmill.core import records, registry
 from modelmill.core.contract import JSON, Kind
 from modelmill.core.errors import ModelmillError, OutsideError
 from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.core.manifest import canonical
 from modelmill.core.progress import Progress
-from modelmill.core.stepkey import InputDigests, plain_inputs
+from modelmill.core.registry_documents import Channel
+from modelmill.core.stepkey import plain_inputs
 from modelmill.core.store import Store
-from modelmill.line import Job, Task, decide
+from modelmill.line import Decision, Job, Task, decide
 from modelmill.recipe import Recipe
 from modelmill.runners import view
 from modelmill.runners.result import RunDocument, Status, StepRow, TargetRow, overall_digest
@@ -27,8 +27,8 @@ def recipe_digest(recipe: Recipe) -> str:
     return "sha256:" + hashlib.sha256(canonical(recipe.model_dump(mode="json"))).hexdigest()
 
 
-def row_of(task: Task, store: Store, record: records.StepRecord, inputs: InputDigests, *, cached: bool) -> StepRow:
-    """A finished task's row."""
+def row_of(task: Task, store: Store, record: records.StepRecord, *, cached: bool) -> StepRow:
+    """A finished task's row; what it sensed is among its inputs."""
     return StepRow(
         name=task.contract.name,
         part=task.contract.part,
@@ -38,7 +38,7 @@ def row_of(task: Task, store: Store, record: records.StepRecord, inputs: InputDi
         reproducible=record.kind is Kind.REPRODUCIBLE,
         outputs={port: store.artifact_uri(at) for port, at in record.outputs.items()},
         digests=dict(record.outputs),
-        inputs=plain_inputs(inputs),
+        inputs=plain_inputs(record.inputs),
         cached=cached,
         seconds=record.seconds,
         peak_rss_bytes=record.peak_rss_bytes,
@@ -51,12 +51,18 @@ def evidence_of(store: Store, verdict: str, progress: Progress) -> LaneEvidence:
     return LaneEvidence.model_validate_json((store.get_artifact(verdict, progress) / "verdict.json").read_bytes())
 
 
+def verdicts_of(lanes: Mapping[str, LaneEvidence]) -> dict[str, Verdict]:
+    """Target → verdict, as the line decides by them."""
+    return {name: lane.verdict for name, lane in lanes.items()}
+
+
 def published(document: RunDocument, store: Store, effect: Mapping[str, JSON]) -> RunDocument:
     """A run's document with the bundle that publish's effect names; as it is where there was no such effect."""
     if "bundle" not in effect:
         return document
     bundle = {"bundle": store.artifact_uri(str(effect["artifact"])), "bundle_digest": effect["bundle"]}
-    return document.model_copy(update={**bundle, "held": effect.get("held"), "git": effect.get("git")})
+    others = {"held": effect.get("held"), "git": effect.get("git"), "mirrors": effect.get("mirrors") or []}
+    return document.model_copy(update={**bundle, **others})
 
 
 def conclude(
@@ -74,11 +80,11 @@ def conclude(
         store: Keeps the report.
         rows: Task → row, in the line's order.
         lanes: Target → evidence.
-        document: As it was started; where publish ran, it names the bundle.
+        document: As it was started, with the lanes that are unavailable; where publish ran, it names the bundle.
         seconds: What the run took.
     """
-    decision = decide(job.recipe, {name: lane.verdict for name, lane in lanes.items()})
-    passed = decision is Verdict.PASS
+    decision = decide(job.recipe, verdicts_of(lanes), document.unavailable)
+    passed = decision is Decision.PASS
     held = document.held if passed else None
     targets = {}
     for name, lane in lanes.items():
@@ -97,21 +103,30 @@ def conclude(
             "channel": job.recipe.publish.channel if passed and not held else None,
             "held": held,
             "git": document.git if passed else None,
+            "mirrors": document.mirrors if passed else [],
             "report": f"{store.uri}/{report_name}",
         }
     )
     recipe = cast("dict[str, JSON]", job.recipe.model_dump(mode="json"))
-    html = view.page(document, list(lanes.values()), recipe)
+    html = view.page(document, list(lanes.values()), recipe, channel_of(store, job.recipe))
     store.create(report_name, html.encode())
     return document
 
 
-def ended(store: Store, run: str | None) -> RunDocument:
+def channel_of(store: Store, recipe: Recipe) -> Channel | None:
+    """The channel that a recipe publishes to, for a report: one that cannot be read must not block the verdict."""
+    with contextlib.suppress(ModelmillError):
+        return registry.show_channel(store, recipe.publish.model, recipe.publish.channel)
+    return None
+
+
+def ended(store: Store, run: str | None, log: str) -> RunDocument:
     """The document of a run that an orchestrator has ended.
 
     Args:
         store: Where the run kept it.
         run: The run's name in the store; None where no task was told one.
+        log: Where what the tasks said is to be read.
 
     Raises:
         ModelmillError: As the task that failed raised it.
@@ -120,7 +135,7 @@ def ended(store: Store, run: str | None) -> RunDocument:
     record = records.read_run(store, run) if run else None
     if record is None:
         what = "the run ended before its first task had written down that it began"
-        raise OutsideError(what, where=store.uri, fix="what is printed above says why")
+        raise OutsideError(what, where=store.uri, fix=f"{log} says why")
     document = RunDocument.model_validate(record.document)
     if document.status is Status.RUNNING:
         # The task that writes how the run ended did not come so far.
@@ -141,14 +156,25 @@ def interrupted(store: Store, run: str | None) -> None:
         store: Where the run kept its document; what it does not take now is lost, as the run ends anyway.
         run: The run's name in the store; None where no task was told one.
     """
+    _end(store, run, {"status": Status.INTERRUPTED, "error": "interrupted", "error_class": None})
 
+
+def failed(store: Store, run: str | None, problem: ModelmillError) -> None:
+    """Keep that an orchestrator's run failed for a reason that none of its tasks could know.
+
+    Args:
+        store: Where the run kept its document; what it does not take now is lost.
+        run: The run's name in the store; None where no task was told one.
+        problem: The reason.
+    """
+    _end(store, run, {"status": Status.FAILED, "error": problem.what, "error_class": type(problem).__name__})
+
+
+def _end(store: Store, run: str | None, told: Mapping[str, object]) -> None:
     def end(record: records.RunRecord) -> records.RunRecord:
         document = RunDocument.model_validate(record.document)
-        now = datetime.now(UTC)
-        seconds = (now - datetime.fromisoformat(document.started_at)).total_seconds()
-        found = {"status": Status.INTERRUPTED, "finished_at": records.utc_now(), "seconds": round(seconds, 3)}
-        told = {"error": "interrupted", "error_class": None}
-        return record_of(document.model_copy(update={**found, **told}))
+        seconds = round(document.seconds_since_start, 3)
+        return record_of(document.model_copy(update={"finished_at": records.utc_now(), "seconds": seconds, **told}))
 
     with contextlib.suppress(ModelmillError):
         if run is not None and records.read_run(store, run) is not None:

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import modelmill
-from modelmill.core import history, manifest, records
+from modelmill.core import durable, history, manifest, records
 from modelmill.core.contract import JSON, Closed, Kind, Report, StepContract, directories, scratch_of
-from modelmill.core.errors import ModelmillError
+from modelmill.core.errors import ModelmillError, OutsideError
 from modelmill.core.hardware import Hardware, cpu
 from modelmill.core.memory import peak_rss_bytes
 from modelmill.core.progress import Bar, Progress
 from modelmill.core.stepkey import InputDigests, keyed, package_versions, plain_inputs, step_key
 from modelmill.core.store import Scratch, Store
 from modelmill.runners.executor import small_facts
+from modelmill.targets.registry import machine_of
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,35 @@ class Prepared:
     key: str
 
 
-def prepare(contract: StepContract, settings: Closed, inputs: InputDigests, progress: Progress) -> Prepared:
-    """Resolve the settings and make the key. Light: no model library is imported."""
-    resolve = contract.load_resolve()
+def prepare(
+    contract: StepContract, settings: Closed, inputs: InputDigests, progress: Progress, store: Store | None = None
+) -> Prepared:
+    """Resolve the settings, sense what lies in the registry, and make the key. Light: no model library is imported.
+
+    Args:
+        contract: The step.
+        settings: Its settings.
+        inputs: What feeds it; what it senses is added.
+        progress: Where to report to.
+        store: Where the registry lies; without one nothing is sensed.
+
+    Raises:
+        ModelmillError: As the step's ``resolve`` and ``sense`` raise it.
+    """
+    resolve, sense = contract.load_resolve(), contract.load_sense()
     resolved = resolve(settings, progress) if resolve else settings
-    hardware, packages = cpu(), package_versions(contract.packages)
+    if sense and store is not None:
+        resolved, found = sense(store, resolved)
+        inputs = {**{name: at for name, at in inputs.items() if name not in _sensed(contract)}, **found}
+    runtime = getattr(resolved, "runtime", None)
+    hardware = cpu() if runtime is None else machine_of(runtime)
+    packages = package_versions(contract.packages_for(resolved))
     key = step_key(contract, resolved, inputs, hardware, packages)
     return Prepared(contract, resolved, inputs, hardware, packages, key)
+
+
+def _sensed(contract: StepContract) -> set[str]:
+    return {port.name for port in contract.sensed_ports}
 
 
 def find(store: Store, prepared: Prepared) -> tuple[records.StepRecord | None, tuple[str, ...]]:
@@ -72,14 +95,29 @@ def run_step(store: Store, prepared: Prepared, progress: Progress) -> StepResult
 
     Raises:
         ModelmillError: As the step raises it; `CorruptArtifactError` where an input's bytes are not its digest's.
+        OutsideError: A disk is full.
     """
     record, notes = find(store, prepared)
     cached = record is not None
-    if record is None:
-        for note in notes:
-            progress.fact(note)
-        record = _make(store, prepared, progress)
-    return StepResult(prepared.key, record, cached, notes, effect_of(store, prepared, record.outputs, progress))
+    with _full_disk_told(prepared.contract):
+        if record is None:
+            for note in notes:
+                progress.fact(note)
+            record = _make(store, prepared, progress)
+        return StepResult(prepared.key, record, cached, notes, effect_of(store, prepared, record.outputs, progress))
+
+
+@contextmanager
+def _full_disk_told(contract: StepContract) -> Iterator[None]:
+    """Say that there is no space for the files that a step writes while it works; the store says so of its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in durable.FULL:
+            raise
+        what = f"there is no space left for the files that {contract.id} writes"
+        fix = "free space there, or let TMPDIR name a folder with more; then run again"
+        raise OutsideError(what, where=str(error.filename or tempfile.gettempdir()), fix=fix) from None
 
 
 def effect_of(store: Store, prepared: Prepared, made: Mapping[str, str], progress: Progress) -> Mapping[str, JSON]:
@@ -165,7 +203,9 @@ def made_by(
     if not made.files:
         what = f"the step {prepared.contract.id} ended without writing its output {directory.name}"
         raise ModelmillError(what, fix="this is a bug of the step: report it")
-    told = history.of(path for at in given.values() for path in ([at] if isinstance(at, Path) else at.values()))
+    # What was sensed is compared with, and is no ancestor: a history that held each night's champion would never end.
+    fed = [at for name, at in given.items() if name not in _sensed(prepared.contract)]
+    told = history.of(path for at in fed for path in ([at] if isinstance(at, Path) else at.values()))
     entry = history.Made(
         step=prepared.contract.id,
         version=prepared.contract.version,

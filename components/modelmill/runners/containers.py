@@ -6,6 +6,7 @@ of what it returns, and each binding can be read back into it, which is how thei
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,13 +17,18 @@ from modelmill.core.history import IMAGE_VARIABLE
 from modelmill.core.s3_address import parse_store
 from modelmill.deployment import Backend, Deployment, Pool, Resources, SecretEnv
 from modelmill.line import Job, Task, TaskOutput, expand, require_prices
-from modelmill.runners.parameters import Parameter, encoded, parameters_of, relative_sources
+from modelmill.runners.parameters import Parameter, encoded, parameters_of, path_word, relative_sources
+from modelmill.steps.gate import contract as gate
 
 BEGIN, DECIDE, FINISH = "begin", "decide", "finish"
 RECIPE_VARIABLE = "MODELMILL_RECIPE"
 """Holds the recipe for `BEGIN`, encoded so that no orchestrator takes a text in it for a template."""
 GIT_VARIABLE = "MODELMILL_GIT"
 """The same for the deployment's Git repository, in publish alone; no secret is in it."""
+MIRRORS_VARIABLE = "MODELMILL_MIRRORS"
+"""The same for its mirrors."""
+KEYLESS_VARIABLE = "MODELMILL_KEYLESS"
+"""The same for who signs without a key."""
 SETTINGS_VARIABLE = "MODELMILL_SETTINGS"
 """The same for the settings of a step that is run by itself."""
 KILLED = 128
@@ -45,6 +51,24 @@ def worth_another_attempt(exit_code: int) -> bool:
     return exit_code == OutsideError.exit_code or exit_code > KILLED
 
 
+def words_of_exit(exit_code: int, limits: str | None) -> str:
+    """What the exit code of a task's container means, to follow the task's name.
+
+    Args:
+        exit_code: Other than 0.
+        limits: What the container is held to; None where that is what its machine has.
+    """
+    if exit_code == KILLED + signal.SIGKILL:
+        what = f"was killed, with exit code {exit_code}, most likely for want of memory"
+        more = f": it has {limits}; give it more by steps.NAME.resources.memory in the deployment"
+        return what + (more if limits else " on this machine")
+    if exit_code > KILLED:
+        return f"was killed by signal {exit_code - KILLED}"
+    if exit_code == OutsideError.exit_code:
+        return f"ended with exit code {exit_code}: something outside failed; its log says what"
+    return f"ended with exit code {exit_code}, and another attempt would, too: its log says why"
+
+
 class Shown(StrEnum):
     """What a task has for people beside its log."""
 
@@ -65,7 +89,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Pointer:
-    """What another task said when it ended: a step key, a digest or a verdict."""
+    """What another task said when it ended: a step key, a digest or a verdict; or that its lane is unavailable."""
 
     task: str
 
@@ -157,6 +181,7 @@ def describe(job: Job) -> Described:
     """
     recipe, deployment = job.recipe, job.deployment
     _check_store(deployment)
+    _check_env(deployment)
     require_prices(job)
     tasks = expand(job)
     known = [task.contract.id for task in tasks] + [BEGIN, DECIDE, FINISH]
@@ -192,12 +217,14 @@ def _task(job: Job, task: Task) -> Container:
             for argument in (("--input",), (f"{name}=", Pointer(at.task), f"#{at.port}"))
         ]
     if task.contract.name == "fetch":
-        arguments += [argument for mount in job.deployment.mounts or [] for argument in (("--mount",), (mount,))]
+        arguments += [word for mount in job.deployment.mounts or [] for word in (("--mount",), (path_word(mount),))]
         if relative_sources(job.recipe):
-            arguments += [("--folder",), (str(job.located.folder),)]
-    prices = job.deployment.prices
-    if task.contract.name == "gate" and prices and job.recipe.gate.max_cost_per_million_texts is not None:
-        arguments += [("--core-hour",), (repr(prices.core_hour),), ("--currency",), (prices.currency,)]
+            arguments += [("--folder",), (path_word(str(job.located.folder)),)]
+    if task.target is not None:
+        arguments += [("--attempts",), (str(1 + _retries(job.deployment, task.contract.id)),)]
+    priced = task.settings
+    if isinstance(priced, gate.Settings) and priced.core_hour is not None:
+        arguments += [("--core-hour",), (repr(priced.core_hour),), ("--currency",), (priced.currency,)]
     return _container(
         job.deployment,
         task.id,
@@ -206,12 +233,27 @@ def _task(job: Job, task: Task) -> Container:
         step=task.contract.id,
         lane=task.target.name if task.target else None,
         device=task.target.device.value if task.target and _on_device(task) else "cpu",
-        light=task.contract.light,
-        env={GIT_VARIABLE: encoded(job.deployment.git)} if job.deployment.git and _releases(task) else None,
+        light=task.contract.light and not (_releases(task) and _uploads(job.deployment)),
+        env=_release_env(job.deployment) if _releases(task) else None,
         only_if_promoted=task.node.requires_verdicts,
         zone=task.contract.zone,
         shows=(Shown.METRICS, Shown.CONFUSION) if task.contract.name == "gate" else (),
     )
+
+
+def _release_env(deployment: Deployment) -> dict[str, str]:
+    """What the deployment says to publish alone."""
+    told = {
+        GIT_VARIABLE: deployment.git,
+        MIRRORS_VARIABLE: deployment.mirrors,
+        KEYLESS_VARIABLE: deployment.keyless,
+    }
+    return {name: encoded(found) for name, found in told.items() if found is not None}
+
+
+def _uploads(deployment: Deployment) -> bool:
+    """Whether publish needs the Hub's client, which the light image has not."""
+    return deployment.mirrors is not None and deployment.mirrors.hub is not None
 
 
 def describe_step(
@@ -236,6 +278,7 @@ def describe_step(
         DeploymentError: No container finds the store, or there is no image or pool for the device.
     """
     _check_store(deployment)
+    _check_env(deployment)
     arguments: list[Argument] = []
     for port, at in inputs.items():
         named = {f"{port}.{lane}": part for lane, part in at.items()} if isinstance(at, Mapping) else {port: at}
@@ -271,6 +314,14 @@ def _check_store(deployment: Deployment) -> None:
     elif deployment.backend is Backend.KUBERNETES:
         what = f"the store {store} is a folder, and each pod has a folder {store} of its own"
         raise DeploymentError(what, where=where, fix=f"{fix}; a directory is for backend: docker, on one machine")
+
+
+def _check_env(deployment: Deployment) -> None:
+    """Check that a deployment sets no variable that a task's container is told by."""
+    for name in (RECIPE_VARIABLE, GIT_VARIABLE, SETTINGS_VARIABLE, IMAGE_VARIABLE):
+        if name in deployment.env:
+            what = f"env.{name} is what a task is told by, and not a deployment's to set"
+            raise DeploymentError(what, where="deployment: env", fix="take it out")
 
 
 def _on_device(task: Task) -> bool:
@@ -351,13 +402,19 @@ def _container(
         pool=pool,
         accelerators=1 if pool.accelerator else 0,
         resources=(own.resources if own else None) or deployment.resources,
-        retries=deployment.retries if own is None or own.retries is None else own.retries,
+        retries=_retries(deployment, step or id),
         retry_seconds=deployment.retry_seconds,
         timeout_minutes=(own.timeout_minutes if own else None) or deployment.timeout_minutes,
         pull_policy=deployment.pull_policy,
         service_account=deployment.service_accounts[zone],
         labels={STEP_LABEL: step or id, ZONE_LABEL: zone.value},
     )
+
+
+def _retries(deployment: Deployment, step: str) -> int:
+    """Attempts of a step after the first."""
+    own = deployment.steps.get(step)
+    return deployment.retries if own is None or own.retries is None else own.retries
 
 
 def _image(deployment: Deployment, device: str, *, light: bool) -> str:

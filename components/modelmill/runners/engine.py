@@ -42,11 +42,45 @@ def client_library() -> Any:
     return docker
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What Docker's client library raises where an engine refuses, or is gone.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    library = client_library()
+    # Not at the top: they come with the library.
+    import requests  # type: ignore[import-untyped]
+    import urllib3
+
+    return (
+        library.errors.DockerException,
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        # From a socket that the library reads by itself.
+        ConnectionResetError,
+    )
+
+
+def failed(problem: Exception) -> OutsideError:
+    """One of `failures` in words."""
+    said = getattr(problem, "explanation", None)
+    what = f"refuses what it was asked: {said}" if said else f"is gone, or does not answer ({type(problem).__name__})"
+    fix = "see whether it runs a container by itself, then run again: no finished step is lost"
+    return OutsideError(f"the container engine {what}", where=os.environ.get(ADDRESS_VARIABLE), fix=fix)
+
+
 @contextmanager
 def client(address: str, seconds: float = 60) -> Iterator[Any]:
     """Docker's plain client of an engine, each of whose answers may take ``seconds``."""
-    with contextlib.closing(client_library().APIClient(base_url=address, timeout=seconds)) as found:
+    made = client_library().APIClient(base_url=address, version=spoken_version(), timeout=seconds)
+    with contextlib.closing(made) as found:
         yield found
+
+
+def spoken_version() -> str | None:
+    """The version of Docker's API that is to be spoken; None where the engine has not been asked yet."""
+    return os.environ.get(VERSION_VARIABLE)
 
 
 @contextmanager
@@ -58,9 +92,10 @@ def engine() -> Iterator[str]:
 
     Raises:
         UsageError: Docker's client library is not installed.
-        OutsideError: DOCKER_HOST names an engine that does not answer, or there is none.
+        OutsideError: DOCKER_HOST names an engine that does not answer, or there is none; or it refuses what the block
+            asks, or goes away meanwhile.
     """
-    client_library()
+    expected = failures()
     named = os.environ.get(ADDRESS_VARIABLE)
     with contextlib.ExitStack() as stack:
         if named and not _answers(named):
@@ -75,7 +110,10 @@ def engine() -> Iterator[str]:
             if variable not in os.environ:
                 os.environ[variable] = value
                 stack.callback(os.environ.pop, variable, None)
-        yield address
+        try:
+            yield address
+        except expected as problem:
+            raise failed(problem) from None
 
 
 def _usual_addresses() -> list[str]:
@@ -116,6 +154,8 @@ def _podman() -> Iterator[str]:
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
+                # Where it is started, its monitor leaves a file "oom" for a container that ran out of memory.
+                cwd=folder,
                 # Ctrl-C is ours to answer: a container is removed through the service before it ends.
                 process_group=0,
             )

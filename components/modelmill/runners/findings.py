@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
+from modelmill.core.registry_documents import Channel
 from modelmill.core.store import Store
 from modelmill.recipe import Recipe
 from modelmill.runners import view
@@ -46,11 +47,13 @@ def of_lane(store: Store, evidence: LaneEvidence, predictions: str, progress: Pr
     return Findings(metrics=metrics_of(evidence), confusion=_confusion(store, predictions, progress))
 
 
-def of_run(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Recipe) -> Findings:
+def of_run(
+    document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Recipe, registered: Channel | None = None
+) -> Findings:
     """What a finished run shows: its report."""
     shown = lanes if recipe.publish.texts else [lane.without_texts() for lane in lanes]
     dumped = cast("dict[str, JSON]", recipe.model_dump(mode="json"))
-    return Findings(page=view.page(document, shown, dumped))
+    return Findings(page=view.page(document, shown, dumped, registered))
 
 
 def metrics_of(evidence: LaneEvidence) -> dict[str, str | float]:
@@ -65,6 +68,7 @@ def metrics_of(evidence: LaneEvidence) -> dict[str, str | float]:
         "drop_points": evidence.drop_points,
         "drop_points_low": low,
         "drop_points_high": high,
+        **_against(evidence),
         "size_ratio": measured.size_ratio,
         "size_bytes": measured.size_bytes,
         "peak_rss_bytes": measured.peak_rss_bytes,
@@ -74,6 +78,16 @@ def metrics_of(evidence: LaneEvidence) -> dict[str, str | float]:
         found[f"speedup_{shape}"] = cell.speedup
         found[f"speedup_{shape}_low"], found[f"speedup_{shape}_high"] = cell.speedup_ci
         found[f"candidate_ms_p50_{shape}"] = cell.candidate_ms_p50
+    return found
+
+
+def _against(evidence: LaneEvidence) -> dict[str, str | float]:
+    found: dict[str, str | float] = {}
+    for opponent, other in evidence.against.items():
+        if other.drop_points is not None and other.drop_points_ci is not None:
+            name = f"drop_vs_{opponent.value}_points"
+            found[name] = other.drop_points
+            found[f"{name}_low"], found[f"{name}_high"] = other.drop_points_ci
     return found
 
 

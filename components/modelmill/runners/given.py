@@ -16,6 +16,7 @@ from modelmill.core.evidence import LaneEvidence, Measurements
 from modelmill.core.model import MODEL_DOCUMENT, ModelDocument
 from modelmill.core.predictions import Predictions
 from modelmill.core.rows import Dataset
+from modelmill.core.smoke import SMOKE_DOCUMENT, Smoke
 from modelmill.steps.calibrate_quantize.contract import Choice
 
 ROWS = "rows.jsonl"
@@ -26,6 +27,7 @@ _DOCUMENTS: Mapping[PortType, tuple[str, type[Closed] | None]] = {
     PortType.CHOICE: ("choice.json", Choice),
     PortType.PREDICTIONS: ("predictions.json", Predictions),
     PortType.MEASUREMENTS: ("measurements.json", Measurements),
+    PortType.SMOKE: (SMOKE_DOCUMENT, Smoke),
     PortType.VERDICT: ("verdict.json", LaneEvidence),
 }
 """What an artifact of each type has besides its bulk. A step checks the bulk itself."""

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from modelmill.core.errors import UsageError
+from modelmill.core.errors import DeploymentError, UsageError
 from modelmill.runners.containers import (
     DECIDE,
     WRITABLE,
@@ -29,6 +29,7 @@ from modelmill.runners.containers import (
     Shown,
     ShowPlace,
 )
+from modelmill.runners.parameters import PLACEHOLDER
 
 POINTER = "Output"
 """The output parameter of every task. It is kfp's own name for a single output, and the one that its local runner finds
@@ -59,6 +60,7 @@ def compile_to(described: Described, path: Path) -> None:
         path: The file to write; ``.yaml``.
 
     Raises:
+        DeploymentError: The store's name holds a placeholder of Kubeflow's.
         UsageError: kfp is not installed, the file's name does not end in .yaml, or it cannot be written.
     """
     if path.suffix not in {".yaml", ".yml"}:
@@ -229,6 +231,9 @@ def _text(part: Part, names: Mapping[Input, str]) -> str:
     # replaces placeholders in texts (kubeflow/pipelines#9486; component/launcher_v2.go, compileCmdAndArgs).
     match part:
         case str():
+            if PLACEHOLDER in part:
+                what = f"Kubeflow would take {PLACEHOLDER} in {part!r} for a placeholder of its own"
+                raise DeploymentError(what, where="deployment", fix="give it a name without these signs")
             return part
         case PointerFile():
             return f"{{{{$.outputs.parameters['{POINTER}'].output_file}}}}"

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from modelmill.core.errors import OutsideError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.deployment import Deployment
 from modelmill.line import Job
-from modelmill.runners import engine, kubeflow, owned, sight
-from modelmill.runners.conclusion import ended, interrupted
-from modelmill.runners.containers import Described, describe
+from modelmill.runners import engine, kubeflow, owned, sight, temporary
+from modelmill.runners.conclusion import ended, failed, interrupted
+from modelmill.runners.containers import KILLED, Described, describe, words_of_exit
 from modelmill.runners.result import RunDocument, safe_name
 
 _TASK, _RUN_OPTION = 2, "--run"
@@ -40,11 +40,9 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
     kfp = kubeflow.library()
     with engine.engine() as address, sight.on_this_machine(job, store) as here, engine.client(address) as client:
         here = sight.with_images(here, client)
+        sight.check_binds(here, client)
         described = describe(here)
-        with (
-            tempfile.TemporaryDirectory(prefix="modelmill-kubeflow-") as root,
-            tempfile.TemporaryDirectory(prefix="modelmill-kubeflow-") as workspace,
-        ):
+        with temporary.folder("kubeflow") as root, temporary.folder("kubeflow") as workspace:
             containers = _Containers(described, here.deployment, engine.user_of(client), progress)
             # What kfp and the containers print is progress, and stdout is for results.
             with contextlib.redirect_stdout(sys.stderr), containers.replacing(address), warnings.catch_warnings():
@@ -52,24 +50,29 @@ def run(job: Job, store: Store, progress: Progress) -> RunDocument:
                 warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
                 kfp.local.init(
                     runner=kfp.local.DockerRunner(),
-                    pipeline_root=root,
-                    workspace_root=workspace,
+                    pipeline_root=str(root),
+                    workspace_root=str(workspace),
                     raise_on_error=False,
                 )
                 try:
                     with owned.owning(client):
                         kubeflow.pipeline_of(described)()
+                        if containers.problem:
+                            raise containers.problem
                 except KeyboardInterrupt:
-                    interrupted(store, safe_name(containers.run) if containers.run else None)
+                    interrupted(store, containers.stored_run)
                     raise
-    return ended(store, safe_name(containers.run) if containers.run else None)
+                except OutsideError as problem:
+                    failed(store, containers.stored_run, problem)
+                    raise
+    return ended(store, containers.stored_run, "what is printed above")
 
 
 class _OpenEngine:
     """The engine as kfp asks for it in each task: podman takes a second and a half to say its version and settings."""
 
     def __init__(self, address: str) -> None:
-        self._client = engine.client_library().DockerClient(base_url=address)
+        self._client = engine.client_library().DockerClient(base_url=address, version=engine.spoken_version())
         self.containers = self._client.containers
         self._info = self._client.info()
 
@@ -91,11 +94,17 @@ class _Containers:
     def __init__(self, described: Described, deployment: Deployment, user: str, progress: Progress) -> None:
         self._secrets = {item.id: [secret.name for secret in item.secrets] for item in described.containers}
         sight.make_store(deployment.store)
-        modes = {path: "rw" if written else "ro" for path, written in sight.binds(deployment).items()}
-        self._volumes = {path: {"bind": path, "mode": mode} for path, mode in modes.items()}
+        self._mounts = [sight.bind(path, written=written) for path, written in sight.binds(deployment).items()]
         self._user, self._progress = user, progress
         self.run: str | None = None
         """The orchestrator's name for the run, once a container was told it."""
+        self.problem: OutsideError | None = None
+        """What the engine did first that it was not asked to."""
+
+    @property
+    def stored_run(self) -> str | None:
+        """The run's name in the store."""
+        return safe_name(self.run) if self.run else None
 
     @contextmanager
     def replacing(self, address: str) -> Iterator[None]:
@@ -120,15 +129,32 @@ class _Containers:
         environment: Mapping[str, str] | None = None,
     ) -> int:
         """Run a container to its end and say how it ended, as kfp's function of this name."""
-        task, self.run = command[_TASK], command[command.index(_RUN_OPTION) + 1]
+        self.run = command[command.index(_RUN_OPTION) + 1]
+        try:
+            return self._ended(client, image, command, volumes, environment or {})
+        except engine.failures() as problem:
+            # kfp goes on to the task that writes how the run ended, which may find the engine as it should be.
+            self.problem = self.problem or engine.failed(problem)
+            return OutsideError.exit_code
+
+    def _ended(
+        self,
+        client: Any,
+        image: str,
+        command: list[str],
+        volumes: Mapping[str, Any],
+        environment: Mapping[str, str],
+    ) -> int:
+        task = command[_TASK]
         container = client.containers.create(
             image,
             command,
-            volumes={**volumes, **self._volumes},
-            environment={**(environment or {}), **sight.secret_values(self._secrets[task])},
+            volumes=dict(volumes),
+            mounts=self._mounts,
+            environment={**environment, **sight.secret_values(self._secrets[task])},
             network_mode="host",
             user=self._user,
-            labels={"modelmill.run": safe_name(self.run), **owned.label()},
+            labels={"modelmill.run": safe_name(str(self.run)), **owned.label()},
         )
         try:
             # Attached before the start: a request for the log would time out where a container is silent for a minute.
@@ -138,8 +164,10 @@ class _Containers:
                 sys.stderr.write(piece.decode(errors="replace"))
             code = int(container.wait()["StatusCode"])
         finally:
-            # Also after Ctrl-C: a container that nobody waits for would go on.
-            container.remove(force=True)
+            # Also after Ctrl-C: a container that nobody waits for would go on. An engine that is gone removes none now.
+            with contextlib.suppress(*engine.failures()):
+                container.remove(force=True)
         if code:
-            self._progress.fact(f"{task}: its container ended with exit code {code}")
+            words = words_of_exit(code, None) if code > KILLED else f"ended with exit code {code}"
+            self._progress.fact(f"{task}: its container {words}")
         return code

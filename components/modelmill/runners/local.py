@@ -10,20 +10,32 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
 
 from modelmill.core import evidence, leases, records
 from modelmill.core.contract import JSON
-from modelmill.core.errors import CorruptArtifactError, ModelmillError
-from modelmill.core.evidence import Verdict
+from modelmill.core.errors import CorruptArtifactError, ModelmillError, OutsideError
 from modelmill.core.progress import Progress
 from modelmill.core.stepkey import InputDigests
 from modelmill.core.store import Store
-from modelmill.line import Job, Task, TaskOutput, decide, expand, require_prices
+from modelmill.line import (
+    Decision,
+    Job,
+    Task,
+    TaskOutput,
+    decide,
+    expand,
+    lane_error,
+    lanes_without_gpu,
+    require_gpus,
+    require_prices,
+    require_runtimes,
+)
 from modelmill.runners import container
-from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of
+from modelmill.runners.conclusion import conclude, evidence_of, published, recipe_digest, record_of, row_of, verdicts_of
+from modelmill.runners.lanes import reason_of
 from modelmill.runners.process import StepCommand, StepOutcome, run_in_process
 from modelmill.runners.result import RunDocument, Status, StepRow
 
@@ -37,6 +49,8 @@ class _Walk:
 
     rows: dict[str, StepRow] = field(default_factory=dict)
     verdicts: dict[str, evidence.LaneEvidence] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Target → what failed outside; nothing more of its lane is run."""
     effect: Mapping[str, JSON] = field(default_factory=dict)
     task: str | None = None
     """The task that runs."""
@@ -84,7 +98,7 @@ def run(job: Job, store: Store, progress: Progress, execute: Execute = run_in_pr
             # Not before a first task has finished: wrong input leaves a store as it was.
             walk.started = lambda: stack.enter_context(leases.lease(store, name))
             _walk_repairing(job, store, progress, walk, execute)
-            document = published(document, store, walk.effect)
+            document = published(document, store, walk.effect).model_copy(update={"unavailable": walk.unavailable})
             document = conclude(job, store, walk.rows, walk.verdicts, document, time.monotonic() - started)
             records.save_run(store, record_of(document))
     except (ModelmillError, KeyboardInterrupt) as error:
@@ -113,16 +127,37 @@ def _walk_repairing(job: Job, store: Store, progress: Progress, walk: _Walk, exe
 
 def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk, execute: Execute) -> None:
     require_prices(job)
+    require_runtimes(job.recipe)
+    require_gpus(job.recipe)
+    for missing in lanes_without_gpu(job.recipe):
+        progress.fact(missing)
     walk.rows.clear()
     walk.verdicts.clear()
+    walk.unavailable.clear()
     for task in expand(job):
+        lane = task.target.name if task.target else None
+        if lane in walk.unavailable:
+            continue
         if task.node.requires_verdicts:
-            decision = decide(job.recipe, {name: lane.verdict for name, lane in walk.verdicts.items()})
-            if decision is not Verdict.PASS:
+            decision = decide(job.recipe, verdicts_of(walk.verdicts), walk.unavailable)
+            if decision is Decision.UNAVAILABLE:
+                raise lane_error(job.recipe, walk.unavailable)
+            if decision is not Decision.PASS:
                 progress.fact(f"{task.id}: skipped, the verdict is {decision.value}")
                 continue
+            (task,) = (other for other in expand(replace(job, unavailable=walk.unavailable)) if other.id == task.id)
         walk.task = task.id
-        _run_task(task, store, progress, walk, execute)
+        try:
+            _run_task(task, store, progress, walk, execute)
+        except CorruptArtifactError:
+            raise
+        except OutsideError as error:
+            if lane is None:
+                raise
+            walk.unavailable[lane] = reason_of(task.id, error)
+            progress.fact(f"the lane {lane} is unavailable: {task.id}: {error}")
+            walk.task = None
+            continue
         walk.task = None
         if task.contract.name == "gate" and task.target is not None:
             walk.verdicts[task.target.name] = evidence_of(store, walk.rows[task.id].digests["verdict"], progress)
@@ -142,7 +177,7 @@ def inputs_of(task: Task, rows: Mapping[str, StepRow]) -> InputDigests:
 
 def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk, execute: Execute) -> None:
     inputs = inputs_of(task, walk.rows)
-    prepared = container.prepare(task.contract, task.settings, inputs, progress)
+    prepared = container.prepare(task.contract, task.settings, inputs, progress, store)
     record, notes = container.find(store, prepared)
     cached = record is not None
     if record is not None:
@@ -157,7 +192,7 @@ def _run_task(task: Task, store: Store, progress: Progress, walk: _Walk, execute
         outcome.raise_error()
         record, effect, cached = cast("records.StepRecord", outcome.record), outcome.effect, outcome.cached
         progress.fact(f"{task.id}: done in {record.seconds:.1f} s, peak memory {record.peak_rss_bytes / 2**20:.0f} MiB")
-    row = row_of(task, store, record, inputs, cached=cached)
+    row = row_of(task, store, record, cached=cached)
     walk.rows[task.id] = row
     if walk.started is not None:
         walk.started()
@@ -177,6 +212,7 @@ def _keep_ended(
             "finished_at": records.utc_now(),
             "seconds": round(seconds, 3),
             "steps": list(walk.rows.values()),
+            "unavailable": walk.unavailable,
             "error": (f"{walk.task}: " if walk.task else "") + (str(error) or "interrupted"),
             "error_class": type(error).__name__ if isinstance(error, ModelmillError) else None,
         }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
@@ -31,5 +31,6 @@ def tell(document: Mapping[str, JSON]) -> str | None:
         request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=_SECONDS):
             return None
-    except (OSError, ValueError, urllib.error.URLError) as problem:
+    # OverflowError is of a port beyond all numbers, HTTPException of what is no address or answers other than HTTP.
+    except (OSError, ValueError, OverflowError, http.client.HTTPException) as problem:
         return f"the end of the run could not be told to {NOTIFY_VARIABLE}: {type(problem).__name__}"

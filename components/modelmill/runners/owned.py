@@ -32,7 +32,7 @@ def label() -> dict[str, str]:
 
 @contextmanager
 def owning(client: Any) -> Iterator[None]:
-    """Own what is started while the block runs, also by child processes; an interrupted block's containers are removed.
+    """Own what is started while the block runs, also by child processes; a block left early has its containers removed.
 
     First the containers of runs that were killed are removed.
 
@@ -45,17 +45,17 @@ def owning(client: Any) -> Iterator[None]:
     with path.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         os.environ[_VARIABLE] = str(path)
-        interrupted = False
+        left_early = False
         try:
             yield
-        except KeyboardInterrupt:
-            interrupted = True
+        except BaseException:
+            left_early = True
             raise
         finally:
             del os.environ[_VARIABLE]
             # Where the engine does not do it, the file stays, and the next run tries again.
             with contextlib.suppress(engine.client_library().errors.DockerException, OSError):
-                if interrupted:
+                if left_early:
                     _remove(client, str(path))
                     # A request whose sender was killed is answered all the same.
                     time.sleep(_SETTLING_SECONDS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import types
 import typing
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from urllib.parse import quote, unquote_to_bytes
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -18,6 +20,10 @@ from modelmill.core.errors import RecipeError
 from modelmill.core.manifest import canonical
 from modelmill.recipe import Located, Recipe, structural_fields
 
+PLACEHOLDER = "{{$"
+"""What Kubeflow's placeholders begin with: its backend replaces them in commands, and in the values that go there."""
+_PLAIN = "/:@,;=+~!'()*& "
+"""What stays as it is in a path, besides letters, digits and ``-._``."""
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
@@ -47,7 +53,8 @@ def parameters_of(recipe: Recipe) -> tuple[Parameter, ...]:
     """The run-time fields that hold one value, in the recipe's order.
 
     Fields that hold a mapping, a list or nothing are left as the recipe has them: no form of both orchestrators has
-    them, and nothing is no value that Kubeflow passes on.
+    them, and nothing is no value that Kubeflow passes on. So is a text in which Kubeflow would replace something: it
+    has no sign that keeps it from that.
     """
     structural = structural_fields()
     found: list[Parameter] = []
@@ -64,7 +71,7 @@ def _below(value: object, path: tuple[str, ...], info: FieldInfo) -> list[Parame
     plain = value.value if isinstance(value, Enum) else value
     kind = _TYPES.get(type(plain))
     # What a union is told apart by is no choice of a run: its other fields would not be there.
-    if kind is None or path == ("retrain", "method"):
+    if kind is None or path == ("retrain", "method") or (isinstance(plain, str) and PLACEHOLDER in plain):
         return []
     schema = _schema(info)
     if float in alternatives_of(info.annotation) and kind == "integer":
@@ -120,6 +127,16 @@ def decoded(text: str, where: str) -> dict[str, Any]:
         what = "what was encoded there cannot be read"
         raise RecipeError(what, where=where, fix="compile the pipeline again, or let the DAG be parsed again")
     return value
+
+
+def path_word(path: str) -> str:
+    """A path as an argument in which nothing can be taken for a template: percent-encoded, RFC 3986, section 2.1."""
+    return quote(os.fsencode(path), safe=_PLAIN)
+
+
+def path_of_word(text: str) -> str:
+    """What `path_word` was given."""
+    return os.fsdecode(unquote_to_bytes(text))
 
 
 def for_cluster(located: Located) -> Recipe:

@@ -53,7 +53,7 @@ def plan(job: Job, store: Store, progress: Progress) -> Plan:
         inputs = _known_inputs(task, outputs)
         key, state = None, State.UNKNOWN
         if inputs is not None:
-            prepared = container.prepare(task.contract, task.settings, inputs, progress)
+            prepared = container.prepare(task.contract, task.settings, inputs, progress, store)
             record, _ = records.find(store, prepared.key, adopt=False)
             key, state = prepared.key, State.CACHED if record else State.MISSING
             if record:

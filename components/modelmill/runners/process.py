@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from modelmill.core.progress import Progress
 from modelmill.core.stepkey import InputDigests
 from modelmill.core.stores import open_store
 from modelmill.line import NODES
-from modelmill.runners import container
+from modelmill.runners import container, temporary
 from modelmill.steps.publish.contract import RELEASE_VARIABLES
 
 
@@ -96,8 +95,9 @@ def run_here(command: StepCommand, progress: Progress) -> StepOutcome:
     """
     contract = NODES[command.step].contract
     settings = validate(contract.settings, command.settings, f"settings of {command.step}", errors.UsageError)
-    prepared = container.prepare(contract, settings, command.inputs, progress)
-    found = container.run_step(open_store(command.store), prepared, progress)
+    store = open_store(command.store)
+    prepared = container.prepare(contract, settings, command.inputs, progress, store)
+    found = container.run_step(store, prepared, progress)
     return StepOutcome(
         key=found.key, cached=found.cached, record=found.record, notes=list(found.notes), effect=dict(found.effect)
     )
@@ -113,9 +113,12 @@ def run_in_process(command: StepCommand) -> StepOutcome:
         StepKilledError: The child ended by a signal, memory being the usual reason.
         ModelmillError: The child ended without a result.
     """
-    with tempfile.TemporaryDirectory(prefix="modelmill-step-") as folder:
-        settings_file, result_file = Path(folder) / "settings.json", Path(folder) / "result.json"
+    with temporary.folder("step") as folder:
+        settings_file, result_file = folder / "settings.json", folder / "result.json"
         settings_file.write_text(json.dumps(command.settings))
+        # However the child ends, what it left goes with our folder.
+        (folder / "tmp").mkdir()
+        environment = {**environment_of(command.step), "TMPDIR": str(folder / "tmp")}
         watched, held = os.pipe()
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, held)
@@ -123,7 +126,7 @@ def run_in_process(command: StepCommand) -> StepOutcome:
             child = subprocess.Popen(
                 [sys.executable, "-m", "modelmill.cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
-                env=environment_of(command.step),
+                env=environment,
                 stdout=sys.stderr,
                 # Ctrl-C on a terminal is ours to answer; the child is ended below, and says nothing of its own.
                 process_group=0,

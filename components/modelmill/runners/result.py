@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from pydantic import Field
 
 from modelmill.core import errors
 from modelmill.core.contract import JSON, Closed
-from modelmill.core.evidence import EncoderLatency, Interval, LaneEvidence, Metric, Verdict
+from modelmill.core.evidence import Against, EncoderLatency, Interval, LaneEvidence, Metric, Verdict
 from modelmill.core.manifest import canonical
+from modelmill.core.served import Opponent
+from modelmill.line import Decision
 
 
 class Status(StrEnum):
@@ -37,13 +40,14 @@ class Status(StrEnum):
         return {Status.PROMOTED: 0, Status.HELD: 0, Status.REFUSED: 3, Status.INCONCLUSIVE: 4}.get(self, 1)
 
     @classmethod
-    def of(cls, verdict: Verdict) -> Status:
-        """The status of a finished run whose required lanes gave ``verdict``."""
+    def of(cls, decision: Decision) -> Status:
+        """The status of a finished run whose lanes came to ``decision``."""
         return {
-            Verdict.PASS: cls.PROMOTED,
-            Verdict.FAIL: cls.REFUSED,
-            Verdict.INCONCLUSIVE: cls.INCONCLUSIVE,
-        }[verdict]
+            Decision.PASS: cls.PROMOTED,
+            Decision.FAIL: cls.REFUSED,
+            Decision.INCONCLUSIVE: cls.INCONCLUSIVE,
+            Decision.UNAVAILABLE: cls.FAILED,
+        }[decision]
 
 
 class StepRow(Closed):
@@ -101,6 +105,9 @@ class TargetRow(Closed):
     candidate: float
     drop_points: float
     drop_points_ci: Interval
+    against: dict[Opponent, Against] = Field(
+        default_factory=dict, description="what the channel served, where the recipe's gate asks for it"
+    )
     latency: list[LatencyRow]
     size_bytes: int
     size_ratio: float
@@ -122,6 +129,7 @@ class TargetRow(Closed):
             candidate=evidence.candidate,
             drop_points=evidence.drop_points,
             drop_points_ci=evidence.drop_points_ci,
+            against=evidence.against,
             latency=[LatencyRow.of(cell) for cell in measured.latency],
             size_bytes=measured.size_bytes,
             size_ratio=measured.size_ratio,
@@ -145,6 +153,12 @@ class RunDocument(Closed):
     seconds: float = 0.0
     steps: list[StepRow] = Field(default_factory=list)
     targets: dict[str, TargetRow] = Field(default_factory=dict)
+    unavailable: dict[str, str] = Field(
+        default_factory=dict, description="target → what failed outside, so that its lane was not judged"
+    )
+    attempts: dict[str, int] = Field(
+        default_factory=dict, description="lane's task → how often an orchestrator has started it"
+    )
     bundle: str | None = Field(None, description="URI of the published bundle")
     bundle_digest: str | None = None
     channel: str | None = Field(None, description="the channel that names the bundle")
@@ -152,9 +166,17 @@ class RunDocument(Closed):
     git: dict[str, JSON] | None = Field(
         None, description="what became of the promotion in Git: outcome, commit, pull_request"
     )
+    mirrors: list[dict[str, JSON]] = Field(
+        default_factory=list, description="how each mirror of the registry stands: mirror, where, state, words"
+    )
     report: str | None = Field(None, description="URI of the HTML report")
     error: str | None = Field(None, description="what ended a failed run")
     error_class: str | None = Field(None, description="its class in modelmill.core.errors, which has the exit code")
+
+    @property
+    def seconds_since_start(self) -> float:
+        """What a run that is still under way has taken so far, by this machine's clock."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self.started_at)).total_seconds()
 
     def raise_error(self) -> None:
         """Raise what ended the run, if it failed."""

@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from modelmill.core.signature import KEY_VARIABLE
+from modelmill.core.errors import DeploymentError
+from modelmill.core.signer import KEY_VARIABLE
 from modelmill.core.store import Store
 from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.line import Job
-from modelmill.runners import engine
+from modelmill.runners import engine, owned, temporary
 from modelmill.runners.containers import describe
 from modelmill.steps.fetch.sources.package import distribution_of
 from modelmill.steps.publish.contract import RELEASE_VARIABLES
@@ -26,6 +26,27 @@ from modelmill.steps.publish.contract import RELEASE_VARIABLES
 _NO_RUN = "none"
 _CREDENTIALS = "AWS_"
 """What a client of S3 reads from the environment begins with it."""
+_PASSED = frozenset(
+    {
+        *("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    }
+)
+"""What else a source reads from there; a proxy's name is in small letters, too. Each may hold a secret."""
+_FILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": ".aws/credentials",
+    "AWS_CONFIG_FILE": ".aws/config",
+    "AWS_CA_BUNDLE": "",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "",
+    "HF_TOKEN_PATH": ".cache/huggingface/token",
+    "SSL_CERT_FILE": "",
+    "SSL_CERT_DIR": "",
+    "REQUESTS_CA_BUNDLE": "",
+}
+"""A variable that names a file, and where below the home it is looked for otherwise; empty: nowhere."""
+_SEPARATORS = frozenset(",:")
+"""What stands between the parts of a bind where an engine writes it down as a text, as podman does."""
 
 
 @contextmanager
@@ -45,21 +66,23 @@ def on_this_machine(job: Job, store: Store) -> Iterator[Job]:
     deployment = job.deployment
     # A store that is away or refuses is told here once, and not by each container.
     store.read(f"runs/{_NO_RUN}.json")
-    with TemporaryDirectory(prefix="modelmill-packages-") as folder:
+    with temporary.folder("packages") as folder:
         # The container's user may be another than ours.
-        Path(folder).chmod(0o755)
+        folder.chmod(0o755)
         # A home that any user may write to: the image's own belongs to its own user.
         env, mounts = {"HOME": "/tmp", **deployment.env}, [*(deployment.mounts or []), *_files(job)]
-        packages = _packages(job, Path(folder))
+        packages = _packages(job, folder)
         if packages:
-            env["PYTHONPATH"] = folder
-            mounts += [folder, *packages]
-        for variable, path in _credential_files():
-            env[variable] = path
-            mounts.append(path)
-        named = {*env, *(item.name for item in [*deployment.secrets, *deployment.release_secrets])}
+            env["PYTHONPATH"] = str(folder)
+            mounts += [str(folder), *packages]
+        secret = {item.name for item in [*deployment.secrets, *deployment.release_secrets]}
+        for variable, path in _named_files():
+            if variable not in secret:
+                env[variable] = path
+                mounts.append(path)
+        named = {*env, *secret}
         given = [name for name in sorted(os.environ) if name not in named]
-        credentials = [name for name in given if name.startswith(_CREDENTIALS)]
+        passed = [name for name in given if name.startswith(_CREDENTIALS) or name.upper() in _PASSED]
         release = [name for name in given if name.startswith(RELEASE_VARIABLES)]
         changes = {
             "backend": Backend.DOCKER,
@@ -69,7 +92,7 @@ def on_this_machine(job: Job, store: Store) -> Iterator[Job]:
             # As for the local runner: who started it starts it again, and it goes on.
             "retries": 0,
             "steps": {name: own.model_copy(update={"retries": None}) for name, own in deployment.steps.items()},
-            "secrets": [*deployment.secrets, *(_from_environment(name) for name in credentials)],
+            "secrets": [*deployment.secrets, *(_from_environment(name) for name in passed)],
             "release_secrets": [*deployment.release_secrets, *(_from_environment(name) for name in release)],
         }
         yield Job(job.located, deployment.model_copy(update=changes), job.run)
@@ -79,11 +102,12 @@ def _from_environment(name: str) -> SecretEnv:
     return SecretEnv(name=name, secret="environment", key=name)
 
 
-def _credential_files() -> Iterator[tuple[str, str]]:
-    """The files in which a client of S3 looks for credentials, by the variable that names each."""
-    for variable, usual in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
-        path = Path(os.environ.get(variable) or Path.home() / ".aws" / usual)
-        if path.is_file():
+def _named_files() -> Iterator[tuple[str, str]]:
+    """The files that a client of S3 or of the Hub looks for, by the variable that names each."""
+    for variable, usual in _FILES.items():
+        named = os.environ.get(variable)
+        path = Path(named).expanduser() if named else Path.home() / usual if usual else None
+        if path is not None and path.exists():
             yield variable, str(path.resolve())
 
 
@@ -106,12 +130,42 @@ def with_images(job: Job, client: Any) -> Job:
     return Job(job.located, deployment.model_copy(update=changes), job.run)
 
 
+def check_binds(job: Job, client: Any) -> None:
+    """Check that the engine of a client binds the paths that a job's containers see.
+
+    Raises:
+        DeploymentError: It does not.
+    """
+    odd = [path for path in binds(job.deployment) if set(path) & _SEPARATORS]
+    if not odd:
+        # Asking podman takes a third of a second.
+        return
+    make_store(job.deployment.store)
+    image = describe(job).containers[0].image
+    for path in odd:
+        settings = client.create_host_config(mounts=[bind(path, written=False)])
+        try:
+            made = client.create_container(image, ["true"], host_config=settings, labels=owned.label())
+        except engine.client_library().errors.APIError as problem:
+            what = f"the container engine cannot bind {path!r}: {problem.explanation}"
+            raise DeploymentError(what, where=path, fix="move it to a path without commas and colons") from None
+        client.remove_container(made["Id"], force=True)
+
+
+def bind(path: str, *, written: bool) -> Any:
+    """A path of this machine where it is, as Docker's client library takes it: no text, in which a colon separates."""
+    return engine.client_library().types.Mount(path, path, type="bind", read_only=not written)
+
+
 def binds(deployment: Deployment) -> dict[str, bool]:
     """The paths of this machine that a container sees where they are, and whether it may write there."""
     found = dict.fromkeys(deployment.mounts or [], False)
     remote = deployment.git.remote.removeprefix("file://") if deployment.git else ""
     if _is_directory(remote):
         found[remote] = True
+    trusted = deployment.keyless.trust_config if deployment.keyless else None
+    if trusted and Path(trusted).is_absolute():
+        found[trusted] = False
     return {**found, deployment.store: True} if _is_directory(deployment.store) else found
 
 

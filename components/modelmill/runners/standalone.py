@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelmill.core import manifest
-from modelmill.core.contract import JSON, Port, PortType, Report, directories, scratch_of
+from modelmill.core.contract import JSON, SENSED, Closed, Port, PortType, Report, directories, scratch_of
 from modelmill.core.errors import UsageError
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.progress import Progress
@@ -53,7 +53,7 @@ def run_component(
         outputs: Artifact name → where it is to lie; nothing may lie there yet. One that is left out is not kept. An
             HTML artifact is one file.
         parameters: Parameter name → value.
-        store: Where publish writes; None for every other step.
+        store: Where publish writes, and where what is served lies; None for a step that needs neither.
         progress: Where to report to.
 
     Raises:
@@ -65,9 +65,7 @@ def run_component(
     settings = settings_of(component, parameters)
     known = {item.name: item.port for item in component.outputs if item.port}
     _check_names("output", outputs, set(known), missing=False)
-    if bool(store) is not bool(component.contract.effect):
-        what = f"the step {component.contract.id} {'writes no' if store else 'needs a'} store"
-        raise UsageError(what, where="--store", fix="leave it out" if store else "give --store s3://BUCKET/PREFIX")
+    _check_store(component, settings, store)
     for name, path in outputs.items():
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             what = f"the output {name} is there already"
@@ -77,7 +75,7 @@ def run_component(
     digests = {name: digest_of_given(ports[name], path) for name, path in inputs.items()}
     lane = _lane(ports, inputs)
     keyed = {name: {lane: at} if ports[name].many else at for name, at in digests.items()}
-    prepared = prepare(contract, settings, keyed, progress)
+    prepared = prepare(contract, settings, keyed, progress, store)
     with ExitStack() as stack:
         beside = next(iter(outputs.values())).parent if outputs else None
         work = stack.enter_context(_workplace(beside))
@@ -88,6 +86,9 @@ def run_component(
         given: dict[str, Path | Mapping[str, Path]] = {
             name: {lane: path} if ports[name].many else path for name, path in inputs.items()
         }
+        for port in contract.sensed_ports:
+            if store and port.name in prepared.inputs:
+                given[port.name] = store.get_artifact(str(prepared.inputs[port.name]), progress)
         report = contract.load()(
             directories(contract.inputs, given),
             directories(contract.outputs, {**found, **scratch}),
@@ -95,10 +96,30 @@ def run_component(
             progress,
         )
         made = {port.name: _sealed(prepared, port, found[port.name], report, given) for port in contract.output_ports}
-        facts = {**report.facts, **(_effect(store, prepared, found, made, progress) if store else {})}
+        facts = {
+            **report.facts,
+            **(_effect(store, prepared, found, made, progress) if store and contract.effect else {}),
+        }
         for name, path in outputs.items():
             _place(found[known[name] or ""], path, html=_is_html(component, name))
     return Made(prepared.key, {name: item.digest for name, item in made.items()}, facts)
+
+
+def _check_store(component: Component, settings: Closed, store: Store | None) -> None:
+    """Check that a store is given where the step needs one, and no other.
+
+    Raises:
+        UsageError: It is not.
+    """
+    contract = component.contract
+    needed = contract.effect is not None or (contract.sense is not None and getattr(settings, SENSED) is not None)
+    if store is None and needed:
+        what = f"the step {contract.id} needs a store"
+        raise UsageError(what, where="--store", fix="give --store s3://BUCKET/PREFIX")
+    if store is not None and not needed:
+        uses = f"uses a store only with the parameter {SENSED}" if contract.sense else "writes no store"
+        what = f"the step {contract.id} {uses}"
+        raise UsageError(what, where="--store", fix="leave it out")
 
 
 @contextmanager

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import TypeAdapter
+
 from modelmill.core.contract import JSON
-from modelmill.core.evidence import LaneEvidence
+from modelmill.core.evidence import LaneEvidence, Tried
+from modelmill.core.registry_documents import Channel
 from modelmill.reports import view as reports
 from modelmill.reports.unrendered import rendered
+from modelmill.reports.view import unavailable_in_words
 from modelmill.runners.result import RunDocument, warnings_of
 
 
-def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mapping[str, JSON]) -> reports.RunView:
+def run_view(
+    document: RunDocument,
+    lanes: Sequence[LaneEvidence],
+    recipe: Mapping[str, JSON],
+    registered: Channel | None = None,
+) -> reports.RunView:
     """The report's view of a run.
 
     Args:
         document: The run, finished.
         lanes: Its verdicts.
         recipe: The recipe as it was run.
+        registered: The channel, with its history.
     """
     return reports.RunView(
         title=document.recipe,
@@ -31,13 +41,30 @@ def run_view(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mappi
             for row in document.steps
         ],
         recipe=dict(recipe),
+        searches=_searches(document),
         bundle=document.bundle_digest,
         channel=document.channel,
-        warnings=[*warnings_of(document.steps), *([document.held] if document.held else [])],
+        registered=registered,
+        warnings=[
+            *(unavailable_in_words(name, why) for name, why in document.unavailable.items()),
+            *warnings_of(document.steps),
+            *([document.held] if document.held else []),
+        ],
     )
 
 
-def page(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mapping[str, JSON]) -> str:
+def _searches(document: RunDocument) -> dict[str, list[Tried]]:
+    """What each lane's search tried, by target; a lane that chose by rule has none."""
+    tried = {row.target: row.facts["tried"] for row in document.steps if row.target and row.facts.get("tried")}
+    return TypeAdapter(dict[str, list[Tried]]).validate_python(tried)
+
+
+def page(
+    document: RunDocument,
+    lanes: Sequence[LaneEvidence],
+    recipe: Mapping[str, JSON],
+    registered: Channel | None = None,
+) -> str:
     """The report of a run: a whole HTML document, also where it could not be rendered; the run stands.
 
     Args: As `run_view`.
@@ -45,4 +72,4 @@ def page(document: RunDocument, lanes: Sequence[LaneEvidence], recipe: Mapping[s
     # What draws a page takes longer to load than a task that is found in the store takes to run.
     from modelmill.reports.render import render_run
 
-    return rendered(lambda: render_run(run_view(document, lanes, recipe)), document.recipe)
+    return rendered(lambda: render_run(run_view(document, lanes, recipe, registered)), document.recipe)

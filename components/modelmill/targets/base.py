@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     # Recipes name runtimes and precisions: reading one does not wait for numpy.
     import numpy as np
 
+    from modelmill.core.model import MicroBatching
+
 
 class Device(StrEnum):
     """Where a lane's model runs."""
@@ -33,6 +35,10 @@ class Precision(StrEnum):
     """What a model's weights and products are computed in."""
 
     FLOAT32 = "float32"
+    BF16 = "bf16"
+    """Products in bf16, where the processor can: OpenVINO's from a float32 graph, on a GPU of a bf16 one."""
+    FP16 = "fp16"
+    """A graph of fp16, with float32 where fp16 does not reach."""
     INT8 = "int8"
 
 
@@ -71,8 +77,16 @@ class Session(Protocol):
 
 
 class OpenSession(Protocol):
-    """The one function of a runtime's module that steps call."""
+    """The one function of a runtime's module: it runs a batch whole."""
 
     def __call__(self, directory: Path, threads: int) -> Session:
         """Load the model artifact in ``directory`` to run on ``threads`` threads."""
+        ...
+
+
+class OpenDivided(Protocol):
+    """What steps open models with (`modelmill.targets.registry.open_session_of`)."""
+
+    def __call__(self, directory: Path, threads: int, micro_batching: MicroBatching | None = None) -> Session:
+        """Load a model artifact to run on ``threads`` threads, batches divided as asked, else as model.json says."""
         ...

@@ -1,7 +1,7 @@
-"""PyTorch, eager, float32: how a checkpoint's user runs it today, and what every candidate is held against.
+"""PyTorch, eager: how a checkpoint's user runs it today, and what every candidate is held against.
 
-Eager means not compiled. Attention is transformers' default for the architecture (scaled-dot-product attention on
-a CPU where it has one), because that is what ``from_pretrained`` gives its user.
+float32 on a CPU, fp16 on a GPU. Eager means not compiled. Attention is transformers' default for the architecture
+(scaled-dot-product attention where it has one), because that is what ``from_pretrained`` gives its user.
 """
 
 from __future__ import annotations
@@ -191,6 +191,11 @@ def max_length_of(model: Any, processor: Any) -> int:
     return maximum
 
 
+Placement = tuple[str, torch.dtype]
+FLOAT32_ON_CPU: Placement = ("cpu", torch.float32)
+HALF_ON_GPU: Placement = ("cuda", torch.float16)
+
+
 class PytorchSession:
     """A loaded checkpoint, ready to answer in the form of `modelmill.targets.base.Session`.
 
@@ -199,10 +204,15 @@ class PytorchSession:
         processor: Its tokenizer.
         task: Says which modules are run, and in which order.
         threads: Threads of one operation. torch has one number for the process: the last session's.
+        placed: The device, and the type that is computed in; the model is moved there.
     """
 
-    def __init__(self, model: Any, processor: Any, task: Task, threads: int) -> None:
+    def __init__(
+        self, model: Any, processor: Any, task: Task, threads: int, placed: Placement = FLOAT32_ON_CPU
+    ) -> None:
         torch.set_num_threads(threads)
+        self._device, dtype = placed
+        model = model.to(device=self._device, dtype=dtype)
         self._units = {unit.role: unit for unit in task.export_units(model, processor)}
         self._execution = task.execution({role: unit.inputs for role, unit in self._units.items()})
 
@@ -215,7 +225,7 @@ class PytorchSession:
         Returns:
             Value name → array: ``logits``, float32, shape (batch, classes).
         """
-        values = {name: torch.from_numpy(column) for name, column in batch.items()}
+        values = {name: torch.from_numpy(column).to(self._device) for name, column in batch.items()}
         given: dict[str, np.ndarray] = {}
         with torch.inference_mode():
             for stage in self._execution.stages:
@@ -223,7 +233,8 @@ class PytorchSession:
                 outputs = unit.module(**{name: values[value] for name, value in stage.feeds.items()})
                 for name, value in stage.gives.items():
                     values[value] = outputs[name]
-                    given[value] = outputs[name].numpy()
+                    # Copied back, which waits for the device: a time that ends before it would be none.
+                    given[value] = outputs[name].float().cpu().numpy()
         return given
 
 

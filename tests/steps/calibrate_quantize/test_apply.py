@@ -101,6 +101,28 @@ def test_too_few_rows_to_calibrate_on_are_refused(lane_of: LaneOf, tmp_path: Pat
         run_apply(lane.optimized, tmp_path / "choice", rows, tmp_path / "model")
 
 
+def test_rows_of_another_task_are_not_calibrated_on(lane_of: LaneOf, tmp_path: Path) -> None:
+    lane = lane_of("bert")
+    run_choose(lane.optimized, lane.rows, tmp_path / "choice", scheme="static")
+    rows = make_rows(tmp_path / "rows", 20, task="token-classification")
+    with pytest.raises(DataError, match="rows are for the task token-classification, and the model's is") as caught:
+        run_apply(lane.optimized, tmp_path / "choice", rows, tmp_path / "model")
+    assert caught.value.where == "data.calibrate"
+    with pytest.raises(DataError, match="rows are for the task token-classification"):
+        run_choose(lane.optimized, rows, tmp_path / "chosen")
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_too_few_rows_end_a_search_that_could_only_calibrate_before_its_first_trial(
+    lane_of: LaneOf, tmp_path: Path, count: int
+) -> None:
+    rows = make_rows(tmp_path / "rows", count)
+    with pytest.raises(DataError, match=f"{count} rows are too few"):
+        run_choose(lane_of("bert").optimized, rows, tmp_path / "choice", scheme="static")
+    # Where something else is allowed, it is what is chosen.
+    assert run_choose(lane_of("bert").optimized, rows, tmp_path / "dynamic").scheme == "dynamic"
+
+
 def test_a_graph_that_int8_breaks_is_refused(lane_of: LaneOf, tmp_path: Path) -> None:
     lane = lane_of("bert")
     broken = tmp_path / "broken"

@@ -49,7 +49,7 @@ def test_the_last_bits_of_a_range_do_not_reach_the_scale() -> None:
 
 
 def test_rows_are_spread_over_the_whole_file(tmp_path: Path) -> None:
-    rows = spread_rows(make_rows(tmp_path / "rows", 90), 9)
+    rows = list(spread_rows(make_rows(tmp_path / "rows", 90), 9))
     assert [row["id"] for row in rows] == [f"rows:{index}" for index in range(0, 90, 10)]
     assert {row["label"] for row in rows} == {"alpha", "beta", "gamma"}
-    assert len(spread_rows(tmp_path / "rows", 500)) == 90
+    assert len(list(spread_rows(tmp_path / "rows", 500))) == 90

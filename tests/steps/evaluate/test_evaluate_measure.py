@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 from modelmill.core import hardware
 from modelmill.core.errors import HardwareError
 from modelmill.core.evidence import Cell, Difference, Measurements
+from modelmill.core.model import MicroBatching, read_model, write_model
 from modelmill.core.progress import SilentProgress
+from modelmill.measuring.timing_asks import TimedModel
 from modelmill.steps.evaluate import contract
+from modelmill.steps.evaluate.measurements import timed_models
 from modelmill.steps.evaluate.run import measure
 from modelmill.targets.base import Runtime
 
@@ -38,6 +42,7 @@ def run_measure(
             "runtime": Runtime.ONNXRUNTIME,
             "cells": CELLS,
             "seconds_per_cell": 1.0,
+            "processes": 1,
             "throughput_rows": 40,
             **changes,
         }
@@ -84,6 +89,35 @@ def test_throughput_is_of_whole_passes_over_real_texts(measured: Measurements) -
     assert found.passes is not None
     assert found.passes >= 1
     assert found.speedup == pytest.approx(found.candidate_texts_per_second / found.baseline_texts_per_second, rel=0.01)
+
+
+def test_fresh_processes_share_the_time_and_each_ones_timings_are_kept(
+    tiny_bert: Path, exported: Path, quantized: Path, rows: Path, tmp_path: Path
+) -> None:
+    found = run_measure(
+        tiny_bert, exported, quantized, rows, tmp_path / "out", cells=CELLS[:1], processes=3, seconds_per_cell=0.9
+    )
+    cell = found.latency[0]
+    assert found.processes == len(cell.samples_each) == 3
+    parts = {
+        name: np.split(np.asarray(values), np.cumsum(cell.samples_each)[:-1])
+        for name, values in cell.samples_ms.items()
+    }
+    medians = {name: np.log([float(np.median(part)) for part in of]) for name, of in parts.items()}
+    ratios = medians["baseline"] - medians["candidate"]
+    assert cell.speedup == pytest.approx(math.exp(ratios.mean()), rel=0.01)
+    assert cell.speedup == pytest.approx(cell.baseline_ms_p50 / cell.candidate_ms_p50, rel=0.01)
+    # Student's interval of three: 4.30 standard errors.
+    reach = 4.303 * ratios.std(ddof=1) / math.sqrt(3)
+    assert cell.speedup_ci[0] <= cell.speedup * math.exp(-reach) * 1.01
+    assert cell.speedup_ci[1] >= cell.speedup * math.exp(reach) / 1.01
+    texts = found.throughput
+    assert texts is not None
+    assert texts.passes is not None
+    assert texts.passes >= 1
+    assert texts.candidate_texts_per_second_ci is not None
+    low, high = texts.candidate_texts_per_second_ci
+    assert low <= texts.candidate_texts_per_second <= high
 
 
 def test_sizes_are_the_files_and_memory_is_a_lone_process(
@@ -145,3 +179,32 @@ def test_the_declared_hardware_class_of_this_machine_is_accepted(
         seconds_per_cell=0.1,
     )
     assert found.hardware_class == declared
+
+
+def divided(model: Path, directory: Path) -> Path:
+    directory.mkdir()
+    document = read_model(model)
+    for name in document.files():
+        (directory / name).symlink_to(model / name)
+    write_model(directory, document.model_copy(update={"micro_batching": MicroBatching(max_tokens=64, workers=1)}))
+    return directory
+
+
+def test_a_divided_candidate_is_held_against_the_unquantized_model_divided_alike(
+    tiny_bert: Path, exported: Path, quantized: Path, rows: Path, tmp_path: Path
+) -> None:
+    small, whole = divided(quantized, tmp_path / "small"), divided(exported, tmp_path / "whole")
+    settings = contract.MeasureSettings(task="text-classification", runtime=Runtime.ONNXRUNTIME, cells=CELLS)
+
+    def models_beside(candidate: Path) -> tuple[dict[str, TimedModel], list[str]]:
+        models, notes = timed_models(contract.MeasureInputs(tiny_bert, exported, exported, candidate, rows), settings)
+        return {model.name: model for model in models}, notes
+
+    models, notes = models_beside(small)
+    assert sorted(models) == ["baseline", "baseline again", "candidate", "divided", "exported", "optimized"]
+    assert models["divided"].micro_batching == MicroBatching(max_tokens=64, workers=1)
+    assert models["candidate"].same_as is None
+    assert notes == []
+    models, notes = models_beside(whole)
+    assert models["candidate"].same_as == "divided"
+    assert "the candidate is the divided model" in notes[0]

@@ -125,7 +125,7 @@ def test_the_artifact_holds_no_time(of_baseline: Path) -> None:
         "reference.npy",
     }
     assert set(json.loads((of_baseline / "predictions.json").read_text())) == {
-        "format", "task", "rows", "count", "labels", "metrics", "neighbours", "arrays",
+        "format", "task", "rows", "count", "labels", "metrics", "neighbours", "arrays", "served",
     }  # fmt: skip
 
 

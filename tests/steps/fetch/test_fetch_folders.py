@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -23,7 +24,7 @@ from modelmill.core.stepkey import keyed
 from modelmill.steps.fetch.contract import DataSource, ModelSource, Settings
 from modelmill.steps.fetch.resolve import resolve
 from modelmill.steps.fetch.selection import choose_model
-from modelmill.steps.fetch.sources.base import Purpose
+from modelmill.steps.fetch.sources.base import Purpose, destination
 from modelmill.steps.fetch.sources.registry import open_source
 from small_data import json_lines
 
@@ -226,10 +227,10 @@ def test_evaluation_rows_keep_the_column_that_slices_are_by(fetch, data_folder):
     assert all("language" not in row for role in ("train", "tune", "calibrate") for row in found.rows(role))
 
 
-def test_a_row_without_the_column_that_slices_are_by_is_named(fetch, data_folder):
+def test_a_row_without_a_column_that_the_gate_names_is_named(fetch, data_folder):
     with pytest.raises(DataError, match=r"test\.jsonl:1 holds nothing in the column 'language'") as caught:
         fetch(keep=["language"])
-    assert "slice by class, or by one of" in caught.value.fix
+    assert "slices may be by class" in caught.value.fix
 
 
 def test_two_processes_with_other_hash_seeds_write_the_same_bytes(data_folder, model_folder, tmp_path):
@@ -301,3 +302,11 @@ def test_a_package_file_that_differs_from_its_record_is_refused(tmp_path, monkey
     (package / "model" / "config.json").write_text('{"model_type": "evil"}')
     with pytest.raises(ModelError, match=r"config\.json is not as it was installed"):
         source.fetch(choose, pin, tmp_path / "bad", SilentProgress())
+
+
+def test_a_backslash_in_a_files_name_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no name here may hold a backslash") as refused:
+        destination(tmp_path, "train\\1.jsonl", Purpose.DATA)
+    assert refused.value.fix == "rename the file"
+    with pytest.raises(DataError, match="would leave its folder"):
+        destination(tmp_path, "../train.jsonl", Purpose.DATA)

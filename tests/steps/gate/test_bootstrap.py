@@ -18,9 +18,10 @@ from modelmill.core.evidence import LaneEvidence, Verdict
 from modelmill.steps.gate import judge
 from modelmill.steps.gate.bootstrap import Bootstrap, acceleration, bca_bounds, kinds_of
 from modelmill.steps.gate.compare import Answers
+from modelmill.steps.gate.comparing import resampled_of
 from modelmill.steps.gate.contract import Policy
 from modelmill.steps.gate.estimates import LEAST_UNITS, Paired, Resampled
-from modelmill.steps.gate.run import metric_of, resampled_of
+from modelmill.steps.gate.run import metric_of
 
 MARGIN = 0.01
 SHAPES: dict[str, dict[str, bool]] = {

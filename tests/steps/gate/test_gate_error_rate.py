@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import multinomial
 
 from gate_readme import is_in_readme
-from modelmill.steps.gate.noninferiority import tango_bounds
-from modelmill.steps.gate.operating import exact_rates, simulated_rates
+from modelmill.measuring.noninferiority import tango_bounds
+from modelmill.steps.gate.operating import drifted, exact_rates, simulated_rates
 
 MARGIN = 0.01
 CONFIDENCE = 0.95
@@ -94,3 +94,29 @@ def test_the_power_is_what_the_readme_says() -> None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def test_a_reference_ends_the_drift_that_the_champion_alone_allows() -> None:
+    given = {"nights": 120, "channels": 100}
+    alone = drifted(3000, 0.002, 0.005, MARGIN, None, CONFIDENCE, **given)
+    held = drifted(3000, 0.002, 0.005, MARGIN, 0.02, CONFIDENCE, **given)
+    assert np.median(alone) > 0.1
+    assert np.quantile(held, 0.95) < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_drift_is_what_the_readme_says() -> None:
+    lines = [
+        "| each night loses | champion alone, after 30 nights | 100 | with a reference at 2 points, 30 | 100 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for loss in (0.0005, 0.001, 0.002, 0.005):
+        cells = []
+        for limit in (None, 0.02):
+            for nights in (30, 100):
+                found = drifted(3000, loss, 0.005, MARGIN, limit, CONFIDENCE, nights=nights, channels=200)
+                middle, most = 100 * np.quantile(found, (0.5, 0.95))
+                cells.append(f"{middle:.2f} ({most:.2f})")
+        lines.append(f"| {100 * loss:g} points | {' | '.join(cells)} |")
+    is_in_readme("drift", lines)

@@ -27,7 +27,9 @@ def measured(**changes: Any) -> Measurements:
 
 
 def the_check(found: Measurements, neighbours: Neighbours | None = None, **policy: Any) -> Check:
-    settings = Settings(task="t", target="cpu", policy=Policy(**policy), core_hour=0.04, currency="EUR")
+    settings = Settings(
+        task="text-classification", target="cpu", policy=Policy(**policy), core_hour=0.04, currency="EUR"
+    )
     (check,) = resources.checks(found, neighbours, settings)
     assert check.name == next(iter(policy))
     assert check.threshold == next(iter(policy.values()))
@@ -88,7 +90,7 @@ def test_a_cost_is_cores_times_hours_times_price() -> None:
 def test_a_cost_without_a_price_or_without_texts_says_what_is_missing() -> None:
     policy = Policy(max_cost_per_million_texts=1)
     with pytest.raises(RecipeError, match=r"no price is known\n.*\n.*prices: \{core_hour"):
-        resources.checks(measured(), None, Settings(task="t", target="cpu", policy=policy))
+        resources.checks(measured(), None, Settings(task="text-classification", target="cpu", policy=policy))
     with pytest.raises(ModelError, match=r"throughput_rows a number above 0"):
         the_check(measured(throughput=None), max_cost_per_million_texts=1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lane_artifacts import TASK, judge_lane, lane_measurements, write_lane_predictions
+from lane_artifacts import GIVEN_TO_GATE, TASK, judge_lane, lane_measurements, write_lane_predictions
 from modelmill.core.evidence import LaneEvidence, RowsFound, Verdict
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import Dataset, Role
@@ -30,7 +30,7 @@ def test_at_most_one_row_in_twenty_may_have_chosen_the_model(leaked: int, verdic
 def test_what_nobody_looked_for_is_not_judged() -> None:
     dataset = Dataset(task=TASK, role=Role.EVALUATE, columns=["text", "label"], labels=["a", "b"], count=4)
     found = rows_found.rows_found(dataset, ["a", "b", "a", "b"], 0.95)
-    assert found == RowsFound()
+    assert found == RowsFound(classes={"a": 2, "b": 2})
     assert rows_found.checks(found, 4, gate.Policy(max_class_shift=0.1)) == []
 
 
@@ -68,7 +68,7 @@ def test_the_step_refuses_rows_that_were_seen_before(tmp_path: Path, tiny_bert: 
         "train_rows_by_label": {"alpha": 10, "beta": 10, "gamma": 180},
     }
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "facts": facts}), "utf-8")
-    inputs = {name: lane[name] for name in ("baseline", "candidate", "measurements", "model", "rows")}
+    inputs = {name: lane[name] for name in GIVEN_TO_GATE}
     for name in ("baseline", "candidate"):
         write_lane_predictions(lane[name], lane["rows"], [0, 1, 2])
     outputs = gate.Outputs(verdict=tmp_path / "verdict", report=tmp_path / "report")

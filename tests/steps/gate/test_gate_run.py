@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lane_artifacts import (
+    GIVEN_TO_GATE,
     LABELS,
     TASK,
     judge_lane,
@@ -32,7 +33,7 @@ def run_again(lane: dict[str, Path], work: Path) -> None:
     outputs = gate.Outputs(verdict=work / "verdict-2", report=work / "report-2")
     outputs.verdict.mkdir()
     outputs.report.mkdir()
-    inputs = gate.Inputs(**{name: lane[name] for name in ("baseline", "candidate", "measurements", "model", "rows")})
+    inputs = gate.Inputs(**{name: lane[name] for name in GIVEN_TO_GATE})
     run(inputs, outputs, gate.Settings(task=TASK, target="cpu-int8", policy=gate.Policy()), SilentProgress())
 
 

@@ -11,9 +11,9 @@ from scipy.stats import binom, false_discovery_control, multinomial
 from lane_artifacts import judge_lane
 from modelmill.core.errors import DataError
 from modelmill.core.evidence import LaneEvidence, Slices, Verdict
+from modelmill.measuring.noninferiority import EXACT_ROWS, harm_p_value, holm, mcnemar
 from modelmill.steps.gate.compare import Answers
 from modelmill.steps.gate.contract import Policy, SlicePolicy
-from modelmill.steps.gate.noninferiority import EXACT_ROWS, harm_p_value, holm, mcnemar
 from modelmill.steps.gate.slices import check_slices, judge_slices, names_of
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
 
-from modelmill.steps.gate.noninferiority import (
+from modelmill.measuring.noninferiority import (
     FEASIBLE_ROWS,
     drop_bounds,
     rows_to_settle_drop,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import onnx
 import pytest
 
+from graph_operators import operators
 from lane_steps import run_export, run_optimize
-from modelmill.core.errors import ModelError, RecipeError
+from modelmill.core.errors import ModelError
 from modelmill.core.model import read_model
-from modelmill.core.progress import SilentProgress
-from modelmill.steps.optimize import contract, run
+from modelmill.steps.optimize import run
 from modelmill.targets.base import Runtime
+from modelmill.targets.registry import RUNTIMES
 from small_models import make_checkpoint
 
 LaneOf = Callable[[str], Any]
@@ -27,8 +27,8 @@ def test_every_attention_of_known_architectures_is_fused_and_nothing_changes(
     assert lane.optimize_facts["fused"] == {"model": {"Attention": 2}}
     assert lane.optimize_facts["attention_left"] == {}
     assert lane.optimize_facts["optimize_parity"]["relative_deviation"] < 1e-5
-    operators = Counter(node.op_type for node in onnx.load(lane.optimized / "model.onnx").graph.node)
-    assert (operators["Attention"], operators["Softmax"], operators["GatherND"]) == (2, 0, 0)
+    found = operators(onnx.load(lane.optimized / "model.onnx").graph)
+    assert (found["Attention"], found["Softmax"], found["GatherND"]) == (2, 0, 0)
 
 
 def test_facts_of_former_steps_stay(lane_of: LaneOf) -> None:
@@ -56,8 +56,5 @@ def test_a_damaged_graph_is_one_message(lane_of: LaneOf, tmp_path: Path) -> None
         run_optimize(broken, tmp_path / "model")
 
 
-def test_a_runtime_without_fusions_is_refused(lane_of: LaneOf, tmp_path: Path) -> None:
-    settings = contract.Settings(task="text-classification", runtime=Runtime.OPENVINO)
-    inputs = contract.Inputs(lane_of("bert").exported)
-    with pytest.raises(RecipeError, match="openvino"):
-        run.run(inputs, contract.Outputs(tmp_path), settings, SilentProgress())
+def test_every_runtime_has_its_pass() -> None:
+    assert set(run.FUSIONS) == set(RUNTIMES) == set(Runtime)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from git_promotions import ALLOWED, COMPONENT, SILENT, committed, published
-from git_servers import TOKEN, USER, GitServer, commits, file_of, git, hook
+from git_servers import TOKEN, USER, GitServer, commits, file_of, git, hook, make_repository
 from modelmill.core.documents import validate
 from modelmill.core.errors import DeploymentError, GitError
 from modelmill.core.local_store import LocalStore
@@ -113,14 +113,30 @@ def test_a_branch_that_is_not_there_is_named(store: LocalStore, made: list[Path]
         committed(store, GitOps(remote=str(repository), branch="release"))
 
 
+@pytest.mark.parametrize("kind", ["file", "http"])
+def test_a_repository_whose_objects_are_named_by_sha256_is_one_like_others(
+    store: LocalStore, made: list[Path], server: GitServer, kind: str
+) -> None:
+    path = make_repository(server.root / "newer.git", object_format="sha256")
+    settings = GitOps(remote=str(path) if kind == "file" else f"{server.address}/git/newer.git")
+    for directory in made:
+        published(store, directory)
+        done = committed(store, settings)
+        assert done.outcome is Outcome.COMMITTED
+        assert done.commit == git(path, "rev-parse", "main").strip()
+        assert len(str(done.commit)) == 64
+    assert committed(store, settings).outcome is Outcome.UNCHANGED
+
+
+@pytest.mark.parametrize("given", ["itself", "by its path"])
 def test_commits_are_signed_by_the_key_of_the_environment(
-    store: LocalStore, made: list[Path], repository: Path, tmp_path: Path
+    store: LocalStore, made: list[Path], repository: Path, tmp_path: Path, given: str
 ) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "release", "-f", str(key)], check=True)
     published(store, made[0])
     # Without its last line's end, as variables have it.
-    environment = {"MODELMILL_GIT_SIGNING_KEY": key.read_text().strip()}
+    environment = {"MODELMILL_GIT_SIGNING_KEY": key.read_text().strip() if given == "itself" else str(key)}
     settings = GitOps(remote=str(repository), author_email="release@example.org")
     assert committed(store, settings, Credentials.from_environment(environment)).outcome is Outcome.COMMITTED
     signers = tmp_path / "signers"
@@ -140,6 +156,21 @@ def test_a_signing_key_that_is_none_is_named_and_not_shown(
     assert len(commits(repository)) == 1
 
 
+@pytest.mark.parametrize("variable", ["MODELMILL_GIT_SIGNING_KEY", "MODELMILL_GIT_SSH_KEY"])
+@pytest.mark.parametrize("kind", ["damaged", "absent", "public", "folder"])
+def test_a_variable_with_neither_key_nor_path_says_what_to_give_and_shows_nothing_of_it(
+    tmp_path: Path, variable: str, kind: str
+) -> None:
+    public = tmp_path / "key.pub"
+    public.write_text("ssh-ed25519 AAAA release\n")
+    given = {"damaged": "b3BlbnNzaC1r" * 40, "absent": str(tmp_path / "k"), "public": str(public), "folder": "/"}[kind]
+    with pytest.raises(DeploymentError, match="holds no private key, nor the path") as caught:
+        Credentials.from_environment({variable: given})
+    assert caught.value.where == variable
+    assert "-----BEGIN" in str(caught.value.fix)
+    assert kind == "folder" or given not in str(caught.value)
+
+
 def test_ssh_takes_the_key_of_the_environment_and_no_host_that_is_not_known(
     store: LocalStore, made: list[Path], repository: Path
 ) -> None:
@@ -156,6 +187,25 @@ def test_ssh_takes_the_key_of_the_environment_and_no_host_that_is_not_known(
             committed(store, settings, Credentials(ssh_key="no key at all"))
 
 
+NO_FOLDERS = [
+    "",
+    ".",
+    "./{model}",
+    "a/./b",
+    "a//b",
+    "/a",
+    "a\\b",
+    ".git/{model}",
+    "a/.GIT",
+    "{model.__class__}",
+    "{model!r}",
+    "{channel:>9}",
+    "{model[0]}",
+    "{{model}}",
+    "{0}",
+    "{",
+    "a\nb",
+]
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"remote": "https://user:pass@example.org/r.git"}, "credentials do not belong into the address"),
     ({"remote": "https://token@example.org/r.git"}, "credentials do not belong into the address"),
@@ -166,6 +216,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"remote": "/r", "branch": "a..b"}, "cannot name a branch"),
     ({"remote": "/r", "overlay": "../{model}"}, "no path inside the repository"),
     ({"remote": "/r", "overlay": "o/{name}"}, "no path inside the repository"),
+    *(({"remote": "/r", "overlay": overlay}, "no path inside the repository") for overlay in NO_FOLDERS),
+    ({"remote": "https://example.org/r.git?token=hunter2"}, "credentials go into MODELMILL_GIT_TOKEN"),
+    ({"remote": "ssh://git@example.org/r.git?"}, "credentials go into MODELMILL_GIT_TOKEN"),
+    ({"remote": "https://example.org/r.git#hunter2"}, "credentials go into MODELMILL_GIT_TOKEN"),
+    *(
+        (
+            {"remote": "/r", "review": {"provider": "gitlab", "api": api, "project": "o/r"}},
+            "set MODELMILL_GIT_API_TOKEN",
+        )
+        for api in ("https://u:hunter2@example.org/api", "https://example.org/api?private_token=hunter2", "example.org")
+    ),
     ({"remote": "/r", "image": "serving:latest"}, "image"),
     ({"remote": "/r", "brunch": "x"}, "did you mean branch"),
 ]
@@ -173,12 +234,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("document", "told"), BAD)
 def test_wrong_settings_are_refused_by_field(document: dict[str, Any], told: str) -> None:
-    with pytest.raises(DeploymentError, match=told):
+    with pytest.raises(DeploymentError, match=told) as caught:
         validate(GitOps, document, "deployment", DeploymentError)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "remote", ["https://example.org/r.git", "ssh://git@example.org:22/r", "git@example.org:o/r.git"]
+    "remote", ["https://example.org/r.git", "ssh://git@example.org:22/r", "git@example.org:o/r.git", "/folder?a#b"]
 )
 def test_usual_addresses_are_taken(remote: str) -> None:
     assert GitOps(remote=remote).remote == remote

@@ -12,9 +12,10 @@ from git_promotions import COMPONENT, FOLDER, SILENT, committed, published
 from git_servers import commit_files, commits, file_of, git
 from helm import binary
 from modelmill.core import channels, registry
-from modelmill.core.errors import DeploymentError
+from modelmill.core.errors import DeploymentError, StoreError
 from modelmill.core.local_store import LocalStore
-from modelmill.steps.publish.gitops import Outcome
+from modelmill.core.progress import SilentProgress
+from modelmill.steps.publish.gitops import Outcome, follow, release, require_ready
 from modelmill.steps.publish.gitops_settings import GitOps
 
 
@@ -101,6 +102,38 @@ def test_an_overlay_that_does_not_list_the_component_is_told_what_to_add(
     assert len(commits(repository)) == 2
 
 
+@pytest.mark.parametrize("listed", ["../promotion", ".promotion", "promotion/more", "..promotion"])
+def test_a_component_of_another_folder_is_not_the_one_that_promotions_write(
+    store: LocalStore, made: list[Path], repository: Path, listed: str
+) -> None:
+    published(store, made[0])
+    commit_files(repository, {f"{FOLDER}/kustomization.yaml": f"components: [{listed}]\n"})
+    with pytest.raises(DeploymentError, match="does not list the component"):
+        committed(store, GitOps(remote=str(repository)))
+    commit_files(repository, {f"{FOLDER}/kustomization.yaml": "components: [./x/../promotion/]\n"})
+    assert committed(store, GitOps(remote=str(repository))).outcome is Outcome.COMMITTED
+
+
+@pytest.mark.parametrize(("model", "channel"), [("banking", "production"), ("weather", "staging")])
+def test_a_folder_that_another_channel_or_model_has_is_never_written_over(
+    store: LocalStore, made: list[Path], repository: Path, model: str, channel: str
+) -> None:
+    published(store, made[0])
+    settings = GitOps(remote=str(repository), overlay="one")
+    assert committed(store, settings).outcome is Outcome.COMMITTED
+    published(store, made[1])
+    assert committed(store, settings).outcome is Outcome.COMMITTED
+    place = "one/promotion/kustomization.yaml"
+    theirs = file_of(repository, place).replace("model: banking", f"model: {model}")
+    theirs = theirs.replace("channel: staging", f"channel: {channel}")
+    commit_files(repository, {place: theirs})
+    with pytest.raises(DeploymentError, match=f"{place} is what {model} {channel} serves") as caught:
+        committed(store, settings)
+    assert "banking staging would be written over it" in str(caught.value)
+    assert "{model} and {channel} in git.overlay" in str(caught.value)
+    assert file_of(repository, place) == theirs
+
+
 def test_what_a_person_wrote_beside_the_component_stays(store: LocalStore, made: list[Path], repository: Path) -> None:
     own = "# mine\nresources: [service.yaml]\ncomponents:\n- ./promotion\n"
     commit_files(repository, {f"{FOLDER}/kustomization.yaml": own, f"{FOLDER}/service.yaml": "kind: X\n"})
@@ -133,6 +166,59 @@ def test_a_rollback_goes_into_git_as_the_newer_move(store: LocalStore, made: lis
     annotations = yaml.safe_load(file_of(repository, COMPONENT))["commonAnnotations"]
     assert (annotations["modelmill.dev/bundle"], annotations["modelmill.dev/move"]) == (first["bundle"], "3")
     assert "Why: slow at night" in git(repository, "log", "-1", "--format=%b")
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_what_fails_in_git_after_a_move_says_that_the_registry_moved_and_how_git_comes_after(
+    store: LocalStore, made: list[Path], repository: Path, back: bool
+) -> None:
+    first, _ = (published(store, directory) for directory in made)
+    record = registry.find_bundle(store, "banking", first["bundle"])
+    assert record is not None
+    settings = GitOps(remote=str(repository))
+    require_ready(settings, "banking", "staging")
+    done = channels.roll_back(store, "banking", "staging", record, by="ada", why=None, progress=SILENT)
+    # A person breaks it meanwhile.
+    commit_files(repository, {f"{FOLDER}/kustomization.yaml": "components: []\n"})
+    with pytest.raises(DeploymentError, match=f"names {record.bundle} now, and Git does not: ") as caught:
+        follow(store, settings, done, SILENT, back=back)
+    assert "does not list the component" in str(caught.value)
+    verb = f"rollback banking staging --to {record.bundle}" if back else f"promote banking staging {record.bundle}"
+    assert f"modelmill channel {verb}" in str(caught.value.fix)
+    assert f"components: [{Path(COMPONENT).parent.name}]" in str(caught.value.fix)
+    store.delete_artifact(record.artifact)
+    with pytest.raises(StoreError, match=f"names {record.bundle} now, and Git does not"):
+        follow(store, settings, done, SILENT, back=back)
+
+
+def test_a_run_moves_no_channel_that_git_could_not_follow(
+    store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    settings = GitOps(remote=str(repository))
+    first = published(store, made[0], git=settings)["bundle"]
+    with pytest.raises(DeploymentError, match=r"nothing was moved, neither the channel nor Git: .* no branch release"):
+        published(store, made[1], git=GitOps(remote=str(repository), branch="release"))
+    named = registry.show_channel(store, "banking", "staging")
+    assert named is not None
+    assert (named.bundle, named.number) == (first, 1)
+    assert len(commits(repository)) == 2
+    assert published(store, made[1], git=settings)["git"]["outcome"] == "committed"
+
+
+def test_a_bundle_in_a_folder_of_this_machine_is_committed_with_a_warning(
+    store: LocalStore, made: list[Path], repository: Path
+) -> None:
+    said: list[str] = []
+
+    class Told(SilentProgress):
+        def fact(self, text: str) -> None:
+            said.append(text)
+
+    published(store, made[0])
+    done = release(store, GitOps(remote=str(repository)), "banking", "staging", Told())
+    assert done.outcome is Outcome.COMMITTED
+    assert [line for line in said if "which no cluster reads" in line and store.uri in line]
+    assert [line for line in said if "s3://BUCKET/PREFIX" in line]
 
 
 def test_a_pin_in_git_holds_the_run_s_promotion_back_in_words(

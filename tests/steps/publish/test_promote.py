@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lane_artifacts import judge_lane, lane_measurements, publish_lanes, publish_settings
-from modelmill.core import channels, manifest, registry
+from modelmill.core import channels, manifest, promotable, registry
 from modelmill.core.bundle import read_bundle
 from modelmill.core.contract import JSON, PortType
 from modelmill.core.errors import InputError
@@ -94,8 +94,13 @@ def test_another_bundle_moves_the_channel_and_back(store: LocalStore, tmp_path: 
     channel = registry.show_channel(store, "banking", "staging")
     assert channel is not None
     assert [move.number for move in channel.history] == [1, 2, 3]
-    assert registry.artifacts_in_use(store) == set(artifacts)
-    assert registry.artifacts_in_use(store, last=1) == {artifacts[0]}
+    judged_on = [
+        set(promotable.judged_on(promotable.verdicts_of(store.get_artifact(artifact, SilentProgress()))))
+        for artifact in artifacts
+    ]
+    assert all(judged_on)
+    assert registry.artifacts_in_use(store) == set(artifacts) | judged_on[0] | judged_on[1]
+    assert registry.artifacts_in_use(store, last=1) == {artifacts[0]} | judged_on[0]
 
 
 def test_a_pinned_channel_holds_the_bundle_back_and_says_who_pinned_it(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lane_artifacts import judge_lane, lane_measurements, publish_lanes, publish_settings
-from modelmill.core import manifest, records, registry
+from modelmill.core import channels, manifest, promotable, records, registry
 from modelmill.core.bundle import read_bundle
 from modelmill.core.contract import JSON
 from modelmill.core.errors import InputError
 from modelmill.core.keys import KEY_VARIABLE, public_key
 from modelmill.core.local_store import LocalStore
 from modelmill.core.progress import SilentProgress
+from modelmill.core.registry_documents import MoveKind
 from modelmill.core.signature import verify
 from modelmill.runners import container
 from modelmill.steps.publish.contract import STEP, Settings
@@ -84,12 +86,18 @@ def test_a_key_that_is_given_later_signs_the_same_bundle_anew(
         facts.append(container.run_step(store, prepared(store, lane), SilentProgress()).effect)
     assert len({str(item["bundle"]) for item in facts}) == 1
     assert len({str(item["artifact"]) for item in facts}) == 3
-    assert [item["moved"] for item in facts] == [True, False, False]
+    assert [item["moved"] for item in facts] == [True, True, True]
     record = registry.find_bundle(store, "banking", str(facts[0]["bundle"]))
     assert record is not None
     # Servers may read what the channel led to before.
-    assert record.earlier == [facts[0]["artifact"], facts[1]["artifact"]]
-    assert registry.artifacts_in_use(store) == {str(item["artifact"]) for item in facts}
+    assert record.signers.keys() == {item["artifact"] for item in facts}
+    channel = registry.show_channel(store, "banking", "staging")
+    assert channel is not None
+    assert [(move.kind, move.artifact) for move in channel.history] == [
+        (kind, item["artifact"])
+        for kind, item in zip([MoveKind.PUBLISHED, MoveKind.SIGNED_ANEW, MoveKind.SIGNED_ANEW], facts, strict=True)
+    ]
+    assert registry.artifacts_in_use(store) == {str(item["artifact"]) for item in facts} | set(record.judged_on)
     monkeypatch.delenv(KEY_VARIABLE)
     unsigned = container.run_step(store, prepared(store, lane), SilentProgress())
     assert (unsigned.cached, unsigned.effect["artifact"]) == (True, facts[2]["artifact"])
@@ -105,6 +113,62 @@ def test_new_evidence_of_the_same_signer_leads_to_the_artifact_registered_first(
         bundle = publish_lanes(tmp_path / f"b{scale}", {"cpu-int8": lane}, key=keys)
         facts.append(promoted(store, bundle, settings))
     assert facts[1]["artifact"] == facts[0]["artifact"]
+
+
+def test_what_a_channel_leads_to_changes_by_its_own_moves_alone(
+    store: LocalStore, lane: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [make_keys(tmp_path / name) for name in ("day", "night")]
+    bundles = [publish_lanes(tmp_path / f"b{number}", {"cpu-int8": lane}, key=key) for number, key in enumerate(pairs)]
+
+    def publish(number: int, channel: str) -> dict[str, JSON]:
+        monkeypatch.setenv(KEY_VARIABLE, str(pairs[number].private))
+        settings = resolve(publish_settings().model_copy(update={"channel": channel}), SilentProgress())
+        return promoted(store, bundles[number], settings)
+
+    def leads_to(channel: str) -> str:
+        found = registry.show_channel(store, "banking", channel)
+        assert found is not None
+        record = registry.served(store, found)
+        assert record is not None
+        assert record.signer == public_key(pairs[record.artifact == night["artifact"]].public).fingerprint
+        return record.artifact
+
+    day, night = publish(0, "staging"), publish(1, "other")
+    assert day["bundle"] == night["bundle"]
+    assert day["artifact"] != night["artifact"]
+    for _ in range(3):
+        assert not publish(0, "staging")["moved"]
+        assert not publish(1, "other")["moved"]
+        assert (leads_to("staging"), leads_to("other")) == (day["artifact"], night["artifact"])
+    record = registry.find_bundle(store, "banking", str(day["bundle"]))
+    assert record is not None
+    assert record.signers.keys() == {day["artifact"], night["artifact"]}
+
+    # A pin keeps off the key as well; a person may take it, and a rollback leads to what was led to then.
+    channels.roll_back(store, "banking", "staging", record, by="ada", why=None, progress=SilentProgress())
+    assert leads_to("staging") == day["artifact"]
+    assert not publish(1, "staging")["moved"]
+    assert leads_to("staging") == day["artifact"]
+    named = promotable.find_named(store, "banking", store.artifact_uri(str(night["artifact"])))
+    moved = channels.promote(
+        store, "banking", "staging", named, by="ada", why="new key", override=None, progress=SilentProgress()
+    )
+    assert (moved.moved, leads_to("staging")) == (True, night["artifact"])
+    assert moved.channel.arrived.kind is MoveKind.SIGNED_ANEW
+
+
+def test_a_record_of_format_1_is_read(store: LocalStore, lane: dict[str, Path], keys: Keys, tmp_path: Path) -> None:
+    settings = resolve(publish_settings(), SilentProgress())
+    facts = promoted(store, publish_lanes(tmp_path / "b", {"cpu-int8": lane}, key=keys), settings)
+    ((name, _),) = store.list_documents("registry/banking/bundles/")
+    document = store.read(name)
+    assert document is not None
+    old = json.loads(document.content) | {"format": 1, "earlier": [f"sha256:{'0' * 64}"]}
+    assert store.replace(name, manifest.canonical(old), document.version)
+    record = registry.find_bundle(store, "banking", str(facts["bundle"]))
+    assert record is not None
+    assert record.earlier == {f"sha256:{'0' * 64}": None}
 
 
 @pytest.mark.parametrize("signer", ["nobody", "another"])

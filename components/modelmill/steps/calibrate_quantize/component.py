@@ -18,24 +18,46 @@ def calibrate_quantize_choose(
     task: str,
     runtime: str,
     precisions: list,
+    cells: list,
     scheme: Optional[str] = None,
     embeddings: bool = True,
     calibration_rows: int = 256,
+    search_trials: int = 32,
+    search_seconds: float = 300.0,
+    search_min_gain: float = 1.05,
+    search_seed: int = 0,
+    search_max_calibration_rss_bytes: Optional[int] = None,
+    bound_max_drop_points: float = 1.0,
+    bound_confidence: float = 0.95,
+    bound_max_size_ratio: Optional[float] = None,
+    bound_max_batch_flips: Optional[int] = None,
+    hardware_class: Optional[str] = None,
 ) -> dsl.ContainerSpec:
-    """Choose how to quantize within the precisions that the recipe allows.
+    """Search for the fastest candidate within the recipe's bounds, on tune rows alone.
 
     Args:
         model: optimized graphs.
         calibrate: rows for calibration.
         tune: rows that compare candidates.
-        choice: choice.json.
+        choice: choice.json, and trials.json where candidates were tried.
         metrics: the step's numbers.
         task: the ML task: text-classification.
-        runtime: what runs the model: onnxruntime.
-        precisions: allowed (float32, int8); the choice is among them.
+        runtime: what runs the model: openvino, onnxruntime, onnxruntime-cuda or -tensorrt.
+        precisions: allowed (float32, bf16, fp16, int8); the choice is among them.
+        cells: shapes of input whose speed counts, each alike.
         scheme: demanded (none, dynamic, static); None leaves it to the choice.
         embeddings: whether embedding tables become int8 too.
         calibration_rows: rows read for static ranges.
+        search_trials: candidates to try at most; 0: the first allowed one, untried.
+        search_seconds: after which no further trial starts.
+        search_min_gain: how many times as fast int8 must be where float32 is allowed too.
+        search_seed: of tokens and of the order in which models take turns.
+        search_max_calibration_rss_bytes: memory of a calibrating process; batches shrink first; none: unbounded.
+        bound_max_drop_points: points of accuracy that may be lost.
+        bound_confidence: one-sided confidence of the paired interval.
+        bound_max_size_ratio: bytes over the unquantized graphs'.
+        bound_max_batch_flips: predictions that may change with their batch.
+        hardware_class: what the recipe declares; another one is an error.
     """
     return dsl.ContainerSpec(
         image=CPU_IMAGE,
@@ -69,7 +91,7 @@ def calibrate_quantize(
         output_model: the candidate: graphs in the chosen precision.
         metrics: the step's numbers.
         task: the ML task: text-classification.
-        runtime: what runs the model: onnxruntime.
+        runtime: what runs the model: openvino, onnxruntime, onnxruntime-cuda or -tensorrt.
     """
     return dsl.ContainerSpec(
         image=CPU_IMAGE,

@@ -88,12 +88,15 @@ class Int8Graph:
         model: Changed in place.
         reduce_range: Whether weights have seven bits.
         counts: Operator → how many were quantized.
+        made: Names given so far.
+        weights: Matrix and operator → its int8 form.
     """
 
     model: ir.Model
     reduce_range: bool
     counts: dict[str, int] = field(default_factory=dict)
     made: int = 0
+    weights: dict[tuple[int, str], tuple[ir.Value, ir.Value]] = field(default_factory=dict)
 
     def name(self) -> str:
         """A name for a new constant; the same graph gives the same names."""
@@ -104,12 +107,15 @@ class Int8Graph:
         """Count one operator as quantized."""
         self.counts[op_type] = self.counts.get(op_type, 0) + 1
 
-    def weight(self, weight: np.ndarray) -> tuple[ir.Value, ir.Value]:
-        """(int8 matrix, scale of each column) as constants."""
-        integers, scale = quantize_columns(weight, REDUCED_RANGE if self.reduce_range else FULL_RANGE)
-        name = self.name()
-        matrix = add_initializer(self.model, f"{name}.weight", integers)
-        return matrix, add_initializer(self.model, f"{name}.scale", scale)
+    def weight(self, product: Product) -> tuple[ir.Value, ir.Value]:
+        """(int8 matrix, scale of each column) as constants; layers that share a matrix share them, too."""
+        key = (id(product.node.inputs[1]), product.node.op_type)
+        if key not in self.weights:
+            integers, scale = quantize_columns(product.weight, REDUCED_RANGE if self.reduce_range else FULL_RANGE)
+            name = self.name()
+            matrix = add_initializer(self.model, f"{name}.weight", integers)
+            self.weights[key] = matrix, add_initializer(self.model, f"{name}.scale", scale)
+        return self.weights[key]
 
     def put(self, product: Product, nodes: list[ir.Node]) -> None:
         """Put ``nodes`` in the product's place; its bias, if it has one of its own, is added after them."""
@@ -120,7 +126,7 @@ class Int8Graph:
 
     def attention(self, product: Product, x: ir.Value, scale: ir.Value, zero: ir.Value) -> ir.Node:
         """Attention over quantized x (com.microsoft.QAttention)."""
-        matrix, weight_scale = self.weight(product.weight)
+        matrix, weight_scale = self.weight(product)
         mask = product.node.inputs[3] if len(product.node.inputs) > 3 else None
         inputs = [x, matrix, product.bias, scale, weight_scale, mask, zero]
         taken = ("num_heads", "scale", "mask_filter_value", "unidirectional")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from modelmill.core import hardware
+from modelmill.core.batch_plan import MAX_BATCH_ROWS
 from modelmill.core.contract import JSON, Report
-from modelmill.core.errors import ModelError, RecipeError
+from modelmill.core.errors import DataError, ModelError, RecipeError
+from modelmill.core.evidence import TRIALS
 from modelmill.core.manifest import write_json
-from modelmill.core.model import ModelDocument, copy_companions, read_model, write_model
+from modelmill.core.model import ModelDocument, ShapeProfile, read_model, write_model
 from modelmill.core.progress import Progress
-from modelmill.graphs import files, parity
-from modelmill.measuring.batch_plan import plan_batches
-from modelmill.steps.calibrate_quantize.calibration import find_ranges, spread_rows
+from modelmill.core.rows import read_dataset
+from modelmill.graphs import parity
+from modelmill.measuring.models import graph_bytes
+from modelmill.steps.calibrate_quantize.calibration import require_rows, require_task
 from modelmill.steps.calibrate_quantize.contract import (
     ApplyInputs,
     ApplyOutputs,
@@ -26,11 +30,17 @@ from modelmill.steps.calibrate_quantize.contract import (
     ChooseSettings,
     Scheme,
 )
-from modelmill.steps.calibrate_quantize.dynamic import quantize_dynamic
-from modelmill.steps.calibrate_quantize.static import Range, quantize_static
-from modelmill.targets.base import Precision
+from modelmill.steps.calibrate_quantize.for_gpu import write_simulation
+from modelmill.steps.calibrate_quantize.search import Search
+from modelmill.steps.calibrate_quantize.space import Candidate, candidates
+from modelmill.steps.calibrate_quantize.trial_asks import Job
+from modelmill.steps.calibrate_quantize.trials import TrialTable
+from modelmill.steps.calibrate_quantize.variants import make_variant
+from modelmill.steps.calibrate_quantize.workbench import Workbench
+from modelmill.targets.base import Runtime, Session
 from modelmill.targets.onnxruntime_cpu import open_session
 from modelmill.targets.pytorch import load_processor
+from modelmill.targets.registry import machine_of, on_gpu, open_session_of, require_gpu, require_installed
 from modelmill.tasks import registry
 from modelmill.tasks.base import Batch, Task
 from modelmill.tasks.samples import random_batch
@@ -41,147 +51,191 @@ _MAX_INT8_DEVIATION = 1.0
 
 
 def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSettings, progress: Progress) -> Report:
-    """Choose a precision and a scheme by rule: int8 where it is allowed, with dynamic ranges unless demanded.
+    """Choose what makes the fastest model within the bounds, by trials or, where none are asked for, by rule.
 
     Raises:
         RecipeError: The demanded scheme is of no allowed precision.
+        HardwareError: The machine is not of the declared hardware class, or trials are asked for and it has no GPU.
+        DataError: There are no tune rows to judge candidates by, or rows are another task's, or only candidates that
+            are calibrated are allowed and there are too few rows for it.
+        ModelError: The unquantized model is broken.
+        UsageError: The runtime is not installed.
     """
-    read_model(inputs.model)
-    choice = choose_by_rule(settings, hardware.cpu().instruction_set)
+    document = read_model(inputs.model)
+    machine = machine_of(settings.runtime)
+    hardware.require_class(settings.hardware_class, machine.hardware_class)
+    space = within_memory(allowed(settings, machine.instruction_set), settings.search.max_calibration_rss_bytes)
+    _require_rows(inputs, registry.get(settings.task), space)
+    shapes = shapes_for(settings, document.max_length)
+    if settings.search.trials == 0 or len(space) == 1:
+        choice = by_rule(space).model_copy(update={"shapes": shapes})
+        write_json(outputs.choice / CHOICE_DOCUMENT, choice.model_dump(mode="json"))
+        progress.fact(f"{choice.precision.value}, {choice.scheme.value}: {choice.reason}")
+        return Report({"precision": choice.precision.value, "scheme": choice.scheme.value, "reason": choice.reason})
+    if not read_dataset(inputs.tune).count:
+        what = "there are no tune rows to judge candidates by"
+        raise DataError(what, where="data.tune", fix="hold out a share (tune: 0.15), or set search: {trials: 0}")
+    require_gpu(settings.runtime)
+    require_installed(settings.runtime, "runtime")
+    job = Job(
+        model=inputs.model,
+        calibrate=inputs.calibrate,
+        tune=inputs.tune,
+        task=settings.task,
+        runtime=settings.runtime,
+        threads=machine.threads,
+        cells=settings.cells,
+        seed=settings.search.seed,
+    )
+    unquantized = graph_bytes(inputs.model, document)
+    with Workbench(job, outputs.journal, progress) as bench:
+        found = Search(bench, settings, machine.threads, unquantized, progress).run(space)
+        seconds = bench.seconds
+    table = TrialTable(
+        threads=machine.threads,
+        bound=settings.bound,
+        unquantized_bytes=unquantized,
+        seconds=round(seconds, 3),
+        notes=found.notes,
+        trials=found.trials,
+        chosen=found.chosen,
+    )
+    table = table.model_copy(update={"tried": table.rows()})
+    best = found.trials[found.chosen]
+    choice = Choice(**best.variant.model_dump(), micro_batching=best.micro_batching, shapes=shapes, reason=found.reason)
     write_json(outputs.choice / CHOICE_DOCUMENT, choice.model_dump(mode="json"))
-    progress.fact(f"{choice.precision.value}, {choice.scheme.value}: {choice.reason}")
-    return Report({"precision": choice.precision.value, "scheme": choice.scheme.value, "reason": choice.reason})
-
-
-def choose_by_rule(settings: ChooseSettings, instruction_set: list[str]) -> Choice:
-    """The choice for a processor with the flags ``instruction_set``.
-
-    Raises:
-        RecipeError: The demanded scheme is of no allowed precision.
-    """
-    schemes = {Precision.FLOAT32: (Scheme.NONE,), Precision.INT8: (Scheme.DYNAMIC, Scheme.STATIC)}
-    possible = [
-        (precision, scheme)
-        for precision in (Precision.INT8, Precision.FLOAT32)
-        if precision in settings.precisions
-        for scheme in schemes[precision]
-        if settings.scheme in (None, scheme)
-    ]
-    if not possible:
-        allowed = ", ".join(precision.value for precision in settings.precisions)
-        what = f"the scheme {settings.scheme} gives none of the allowed precisions ({allowed})"
-        raise RecipeError(what, where="targets.scheme", fix="leave the scheme out, or allow the precision it gives")
-    precision, scheme = possible[0]
-    # Without VNNI, x86 adds the products of uint8 and int8 in pairs in 16 bits and saturates there
-    # (onnxruntime.ai, Quantize ONNX models, "When and why do I need to try U8U8").
-    saturates = "avx2" in instruction_set and not {"avx512_vnni", "avx_vnni"} & set(instruction_set)
-    reduce_range = precision is Precision.INT8 and saturates
-    return Choice(
-        precision=precision,
-        scheme=scheme,
-        embeddings=settings.embeddings,
-        calibration_rows=settings.calibration_rows,
-        reduce_range=reduce_range,
-        reason=_reason(settings, scheme, reduce_range),
+    write_json(outputs.choice / TRIALS, table.model_dump(mode="json"))
+    return Report(
+        {
+            "precision": choice.precision.value,
+            "scheme": choice.scheme.value,
+            "reason": choice.reason,
+            "tried": [row.model_dump(mode="json") for row in table.tried],
+            "gain_over_unquantized": round(best.gain, 4),
+            "seconds": table.seconds,
+            "notes": list(found.notes),
+        }
     )
 
 
-def _reason(settings: ChooseSettings, scheme: Scheme, reduce_range: bool) -> str:
-    if scheme is Scheme.NONE:
-        return "float32 is the only allowed precision"
-    words = {
-        Scheme.DYNAMIC: "int8 with ranges taken in each batch keeps the most accuracy and needs no calibration",
-        Scheme.STATIC: "int8 with calibrated ranges",
-    }[scheme]
-    demanded = "; the recipe demands the scheme" if settings.scheme is not None else ""
-    seven = "; weights have 7 bits, because this processor has no VNNI" if reduce_range else ""
-    return words + demanded + seven
+def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candidate]:
+    """The candidates that a lane allows on a processor with the flags ``instruction_set``; at least one.
+
+    Raises:
+        RecipeError: The demanded scheme is of no allowed precision.
+    """
+    # Without VNNI, x86 adds the products of uint8 and int8 in pairs in 16 bits and saturates there
+    # (onnxruntime.ai, Quantize ONNX models, "When and why do I need to try U8U8").
+    serves_on_gpu = on_gpu(settings.runtime)
+    saturates = "avx2" in instruction_set and not {"avx512_vnni", "avx_vnni"} & set(instruction_set)
+    space = candidates(
+        settings.runtime,
+        settings.precisions,
+        scheme=settings.scheme,
+        embeddings=settings.embeddings,
+        calibration_rows=settings.calibration_rows,
+        reduce_range=saturates and not serves_on_gpu,
+        has_bf16=serves_on_gpu or bool({"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_set)),
+    )
+    if not space:
+        precisions = ", ".join(precision.value for precision in settings.precisions)
+        what = f"the scheme {settings.scheme} gives none of the allowed precisions ({precisions})"
+        raise RecipeError(what, where="targets.scheme", fix="leave the scheme out, or allow the precision it gives")
+    return space
+
+
+def within_memory(space: Sequence[Candidate], most: int | None) -> list[Candidate]:
+    """The candidates, those that are calibrated told how much memory that may take."""
+    limit = {"max_calibration_rss_bytes": most}
+    return [
+        replace(item, variant=item.variant.model_copy(update=limit)) if item.variant.scheme is Scheme.STATIC else item
+        for item in space
+    ]
+
+
+def _require_rows(inputs: ChooseInputs, task: Task, space: Sequence[Candidate]) -> None:
+    """Rows that are wrong for every candidate end the search before its first trial."""
+    require_task(inputs.calibrate, task, "data.calibrate")
+    require_task(inputs.tune, task, "data.tune")
+    if all(item.variant.scheme is Scheme.STATIC for item in space):
+        require_rows(inputs.calibrate, task)
+
+
+def shapes_for(settings: ChooseSettings, max_length: int) -> ShapeProfile | None:
+    """The shapes that TensorRT builds its engine for: tuned for the first cell, and up to all that evaluate sends."""
+    if settings.runtime is not Runtime.ONNXRUNTIME_TENSORRT:
+        return None
+    first = settings.cells[0]
+    return ShapeProfile(
+        usual_batch=first.batch_size,
+        usual_length=min(first.sequence_length, max_length),
+        largest_batch=max(MAX_BATCH_ROWS, *(cell.batch_size for cell in settings.cells)),
+        largest_length=max_length,
+    )
+
+
+def by_rule(space: Sequence[Candidate]) -> Choice:
+    """The first of the candidates, untried."""
+    first = space[0]
+    seven = "; weights have 7 bits, because this processor has no VNNI" if first.variant.reduce_range else ""
+    others = "nothing was tried" if len(space) > 1 else "it is the only allowed candidate"
+    return Choice(**first.variant.model_dump(), reason=f"{first.name}: {others}{seven}")
 
 
 def apply(inputs: ApplyInputs, outputs: ApplyOutputs, settings: ApplySettings, progress: Progress) -> Report:
     """Make the candidate that a choice describes.
 
     Raises:
-        DataError: The choice needs ranges, and there are too few calibration rows.
+        DataError: The choice needs ranges, and calibration rows are too few or another task's.
+        RecipeError: Calibrating takes more memory than the recipe allows.
         ModelError: A graph is damaged, or quantizing it breaks it.
     """
     task = registry.get(settings.task)
-    document = read_model(inputs.model)
     choice = Choice.model_validate_json((inputs.choice / CHOICE_DOCUMENT).read_bytes())
-    copy_companions(document, inputs.model, outputs.model)
-    if choice.scheme is Scheme.NONE:
-        for component in document.components.values():
-            for name in (component.file, *component.external_data):
-                shutil.copyfile(inputs.model / name, outputs.model / name)
-        write_model(outputs.model, document)
-        progress.fact("float32: the graphs stay as they are")
-        size = _size(outputs.model, document)
-        return Report({"quantized": {}, "bytes_before": size, "bytes_after": size})
-    processor = load_processor(inputs.model)
-    ranges: Mapping[str, Mapping[str, Range]] = {}
-    if choice.scheme is Scheme.STATIC:
-        ranges = _calibrate(task, processor, document, inputs, choice, progress)
-    quantized, components = {}, {}
-    with progress.bar("quantize", len(document.components), "graphs") as bar:
-        for role, component in document.components.items():
-            graph = files.load(inputs.model / component.file)
-            options = {"embeddings": choice.embeddings, "reduce_range": choice.reduce_range}
-            if choice.scheme is Scheme.STATIC:
-                quantized[role] = quantize_static(graph, ranges[role], **options)
-            else:
-                quantized[role] = quantize_dynamic(graph, **options)
-            components[role] = files.component_of(graph, role, files.save(graph, outputs.model, role))
-            bar.advance()
-    counts: dict[str, JSON] = {role: dict(number) for role, number in quantized.items()}
-    candidate = document.model_copy(
-        update={
-            "components": components,
-            "precision": choice.precision.value,
-            "facts": {**document.facts, "quantized": counts, "scheme": choice.scheme.value},
-        }
-    )
+    facts = make_variant(inputs.model, inputs.calibrate, outputs.model, choice, task, settings.runtime, progress)
+    document = read_model(inputs.model)
+    changes = {"micro_batching": choice.micro_batching, "shapes": choice.shapes}
+    candidate = read_model(outputs.model).model_copy(update=changes)
     write_model(outputs.model, candidate)
-    deviation = _deviation(task, processor, document, inputs.model, outputs.model, progress)
-    before, after = _size(inputs.model, document), _size(outputs.model, candidate)
-    progress.fact(f"int8, {choice.scheme.value}: {after} bytes from {before}; {deviation.words('float32')}")
-    return Report({"quantized": counts, "bytes_before": before, "bytes_after": after, "deviation": deviation.fact()})
-
-
-def _calibrate(
-    task: Task, processor: Any, document: ModelDocument, inputs: ApplyInputs, choice: Choice, progress: Progress
-) -> dict[str, dict[str, Range]]:
-    rows = spread_rows(inputs.calibrate, choice.calibration_rows)
-    features = task.encode(processor, rows, document.max_length)
-    plan = plan_batches([len(next(iter(row.values()))) for row in features])
-
-    def batches() -> Iterator[Batch]:
-        for batch in plan.batches:
-            yield task.collate(processor, [features[index] for index in batch])
-
-    with progress.bar("calibrate", len(plan.batches), "batches") as bar:
-        return find_ranges(document, inputs.model, batches(), hardware.threads(), bar)
+    before, after = graph_bytes(inputs.model, document), graph_bytes(outputs.model, candidate)
+    report: dict[str, JSON] = {"quantized": {}, **facts, "bytes_before": before, "bytes_after": after}
+    if not facts:
+        progress.fact(f"{choice.precision.value}: the graphs stay as they are")
+        return Report(report)
+    processor = load_processor(inputs.model)
+    deviation = _deviation(task, processor, document, inputs.model, outputs.model, settings.runtime, progress)
+    words = f"{choice.precision.value}, {choice.scheme.value}: {after} bytes from {before}"
+    progress.fact(f"{words}; {deviation.words('float32')}")
+    return Report({**report, "deviation": deviation.fact()})
 
 
 def _deviation(
-    task: Task, processor: Any, document: ModelDocument, reference: Path, candidate: Path, progress: Progress
+    task: Task,
+    processor: Any,
+    document: ModelDocument,
+    reference: Path,
+    candidate: Path,
+    runtime: Runtime,
+    progress: Progress,
 ) -> parity.Parity:
     def batch_of(batch_size: int, length: int, padded: bool) -> Batch:
         return random_batch(task, processor, batch_size, length, padded=padded)
 
     threads = hardware.threads()
-    before, after = open_session(reference, threads), open_session(candidate, threads)
+    before = open_session(reference, threads)
+    if on_gpu(runtime):
+        # Simulated where there is a GPU, too: the same choice gives the same facts everywhere.
+        with tempfile.TemporaryDirectory() as folder:
+            write_simulation(candidate, Path(folder))
+            after: Session = open_session(Path(folder), threads)
+    else:
+        after = open_session_of(runtime)(candidate, threads)
     grid = tuple(parity.shapes(min(document.max_length, max(parity.LENGTHS))))
     try:
         with progress.bar("deviation from float32", len(grid), "shapes") as bar:
             found = parity.compare(before.run, after.run, batch_of, grid, bar)
     except ModelError as error:
-        what = f"the quantized graph is broken: {error.what}"
+        what = f"the candidate is broken: {error.what}"
         raise ModelError(what, fix="allow float32 for this target") from error
-    parity.require(found, _MAX_INT8_DEVIATION, "the quantized graph is not the model")
+    parity.require(found, _MAX_INT8_DEVIATION, "the candidate is not the model")
     return found
-
-
-def _size(directory: Path, document: ModelDocument) -> int:
-    """Bytes of all graphs with their external data."""
-    names = [name for item in document.components.values() for name in (item.file, *item.external_data)]
-    return sum((directory / name).stat().st_size for name in names)

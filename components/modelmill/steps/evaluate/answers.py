@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from modelmill.core.contract import JSON, Report
-from modelmill.core.predictions import Predictions, write_predictions
+from modelmill.core.predictions import Predictions, array_of, write_predictions
 from modelmill.core.progress import Progress
+from modelmill.core.served import Opponent
 from modelmill.measuring.models import OpenModel
 from modelmill.measuring.predicting import join, predict
 from modelmill.steps.evaluate.evaluation_rows import encode_rows
 from modelmill.steps.evaluate.neighbours import try_neighbours
+from modelmill.steps.evaluate.served import Answered
 
 ARRAYS = ["outputs", "predicted", "reference"]
 
@@ -24,6 +27,7 @@ def write_answers(
     workers: int,
     progress: Progress,
     other_batches: bool = False,
+    served: Mapping[Opponent, Answered] | None = None,
 ) -> Report:
     """Predict all rows and write outputs, predictions, references and metrics. No time enters the artifact.
 
@@ -35,6 +39,7 @@ def write_answers(
         workers: Batches run at a time; the bytes do not depend on it.
         progress: Told the running share of right rows, and the result.
         other_batches: Whether some rows are predicted again among other neighbours.
+        served: What the channel serves, with its answers, to stand beside the model's own.
 
     Raises:
         DataError: A row's label is not one of the model's.
@@ -56,6 +61,7 @@ def write_answers(
     outputs = join([part], count)
     predicted = task.decode(outputs)
     neighbours = try_neighbours(model, asked, outputs, workers) if other_batches else None
+    others = {array_of(name): found.predicted for name, found in (served or {}).items() if found.predicted is not None}
     metrics = task.metrics(predicted, asked.references, model.labels)
     document = Predictions(
         task=task.name,
@@ -64,9 +70,10 @@ def write_answers(
         labels=list(model.labels),
         metrics=metrics,
         neighbours=neighbours,
-        arrays=ARRAYS,
+        served={opponent: found.served for opponent, found in (served or {}).items()},
+        arrays=[*ARRAYS, *others],
     )
-    arrays = {"outputs": outputs, "predicted": predicted, "reference": asked.references}
+    arrays = {"outputs": outputs, "predicted": predicted, "reference": asked.references, **others}
     write_predictions(directory, document, arrays)
     shares: dict[str, JSON] = {name: value for name, value in metrics.items() if isinstance(value, float)}
     progress.fact(f"{who}: {_in_words(shares)} on {count} rows in {len(asked.plan.batches)} batches")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from modelmill.core.evidence import Difference, Interval
-from modelmill.measuring.ratios import Ratio, Statistic, difference, ratio
-from modelmill.measuring.rounds import Call, Rounds
+from modelmill.measuring.ratios import Ratio, Statistic, difference, ratio_across
+from modelmill.measuring.rounds import Rounds
 
 BASELINE, AGAIN, CANDIDATE = "baseline", "baseline again", "candidate"
 UNQUANTIZED = ("exported", "optimized")
+DIVIDED = "divided"
+"""The optimized model, its batches divided as the candidate's: no gain of quantizing."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,17 @@ class Comparison:
         return difference(self.gain.interval, self.noise)
 
 
-def with_noise(calls: Mapping[str, Call]) -> dict[str, Call]:
-    """The calls, and the baseline's a second time."""
-    return {**calls, AGAIN: calls[BASELINE]}
-
-
-def compare(rounds: Rounds, seed: int, statistic: Statistic = np.median) -> Comparison:
-    """Read the rounds of `with_noise` calls."""
-    fastest = min(UNQUANTIZED, key=lambda name: float(statistic(rounds.seconds[name])))
+def compare(processes: Sequence[Rounds], seed: int, statistic: Statistic = np.median) -> Comparison:
+    """Read the rounds of each process, the baseline timed twice in them."""
+    names = [name for name in (*UNQUANTIZED, DIVIDED) if name in processes[0].seconds]
 
     def against(name: str, other: str) -> Ratio:
-        return ratio(rounds, name, other, statistic=statistic, seed=seed)
+        return ratio_across(processes, name, other, statistic=statistic, seed=seed)
 
+    def time_of(name: str) -> float:
+        return float(np.mean([np.log(statistic(rounds.seconds[name])) for rounds in processes]))
+
+    fastest = min(names, key=time_of)
     return Comparison(
         speedup=against(BASELINE, CANDIDATE),
         gain=against(fastest, CANDIDATE),

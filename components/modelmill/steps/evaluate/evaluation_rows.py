@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from modelmill.core import manifest
+from modelmill.core.batch_plan import BatchPlan
 from modelmill.core.contract import PortType
 from modelmill.core.errors import DataError
 from modelmill.core.rows import Row, read_dataset, read_rows
-from modelmill.measuring.batch_plan import BatchPlan
 from modelmill.measuring.models import OpenModel
 from modelmill.measuring.predicting import plan_of
 from modelmill.tasks.base import Features, Task

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from modelmill.core import hardware
 from modelmill.core.contract import Report
-from modelmill.core.errors import HardwareError
 from modelmill.core.evidence import Cell, Measurements
 from modelmill.core.manifest import write_json
+from modelmill.core.model import read_model
 from modelmill.core.progress import Progress
 from modelmill.core.stepkey import package_versions
 from modelmill.measuring import ratios
 from modelmill.measuring.cells import fit_cells
 from modelmill.measuring.footprint import footprint
-from modelmill.measuring.models import OpenModel, open_artifact, open_checkpoint, same_graphs
-from modelmill.steps.evaluate.comparison import BASELINE, CANDIDATE, UNQUANTIZED
+from modelmill.measuring.models import same_graphs
+from modelmill.measuring.texts import choose_rows, write_texts
+from modelmill.measuring.timing import time_models
+from modelmill.measuring.timing_asks import CellWork, Job, Opened, TextsWork, TimedModel, Work
+from modelmill.steps.evaluate.comparison import AGAIN, BASELINE, CANDIDATE, DIVIDED
 from modelmill.steps.evaluate.contract import MEASURE, MeasureInputs, MeasureSettings
 from modelmill.steps.evaluate.evaluation_rows import load_rows
-from modelmill.steps.evaluate.latency import time_cell
-from modelmill.steps.evaluate.throughput import choose_rows, time_texts
+from modelmill.steps.evaluate.latency import latency_of
+from modelmill.steps.evaluate.throughput import throughput_of
+from modelmill.targets.pytorch import load_processor
+from modelmill.targets.registry import machine_of, on_gpu, require_gpu
 from modelmill.tasks import registry
-from modelmill.tasks.base import Batch
 
 DOCUMENT = "measurements.json"
 
@@ -31,36 +37,54 @@ def write_measurements(inputs: MeasureInputs, directory: Path, settings: Measure
     """Measure as the settings say and write ``measurements.json``.
 
     Raises:
-        HardwareError: The machine is not of the declared hardware class.
+        HardwareError: The machine is not of the declared hardware class, or has not the GPU that the runtime needs.
         DataError: There are no rows to measure throughput on.
         ModelError: A model is broken.
     """
-    machine = hardware.cpu()
-    require_hardware_class(settings.hardware_class, machine.hardware_class)
-    models, notes = open_models(inputs, settings, machine.threads)
-    cells, cuts = fit_cells(settings.cells, min(model.max_length for model in models.values()))
-    notes += cuts
-    for note in notes:
-        progress.fact(note)
-    latency = [time_cell(models, cell, settings.seconds_per_cell, settings.seed, progress) for cell in cells]
-    throughput = None
-    if settings.throughput_rows:
-        rows = choose_rows(load_rows(inputs.rows, models[BASELINE].task), settings.throughput_rows, settings.seed)
-        throughput = time_texts(models, rows, settings.seconds_per_cell, settings.seed, progress)
-    alone = footprint(
-        inputs.candidate, settings.runtime, _samples(models[CANDIDATE], cells, settings.seed), machine.threads
-    )
+    # Before anything is loaded: a baseline alone, on the CPU, says nothing of a GPU.
+    require_gpu(settings.runtime)
+    machine = machine_of(settings.runtime)
+    hardware.require_class(settings.hardware_class, machine.hardware_class)
+    models, notes = timed_models(inputs, settings)
+    task, count = registry.get(settings.task), settings.throughput_rows
+    rows = choose_rows(load_rows(inputs.rows, task), count, settings.seed) if count else []
+    cells: list[Cell] = []
+    with tempfile.TemporaryDirectory(prefix="modelmill-measure-") as folder:
+
+        def works(opened: Mapping[str, Opened]) -> list[Work]:
+            fitted, cuts = fit_cells(settings.cells, min(model.max_length for model in opened.values()))
+            cells.extend(fitted)
+            notes.extend(cuts)
+            for note in notes:
+                progress.fact(note)
+            texts = [TextsWork(rows=write_texts(rows, Path(folder)), single=False)] if rows else []
+            return [*(CellWork(cell=cell) for cell in fitted), *texts]
+
+        opened, timed = time_models(
+            Job(models=models, threads=machine.threads, seed=settings.seed),
+            works,
+            processes=settings.processes,
+            seconds=settings.seconds_per_cell,
+            progress=progress,
+        )
+    latency = [latency_of(found, cell, settings.seed, progress) for cell, found in zip(cells, timed, strict=False)]
+    throughput = throughput_of(timed[-1], len(rows), settings.seed, progress) if rows else None
+    samples = [task.sample(load_processor(inputs.candidate), cell.batch_size, cell.sequence_length, settings.seed)
+               for cell in cells]  # fmt: skip
+    alone = footprint(inputs.candidate, settings.runtime, samples, machine.threads)
     noises = [cell.noise_ratio_ci for cell in latency if cell.noise_ratio_ci]
-    size, checkpoint = models[CANDIDATE].size_bytes, models[BASELINE].size_bytes
+    size, checkpoint = opened[CANDIDATE].size_bytes, opened[BASELINE].size_bytes
     measured = Measurements(
         hardware=machine,
         hardware_class=machine.hardware_class,
-        packages=package_versions(MEASURE.packages),
+        packages=package_versions(MEASURE.packages_for(settings)),
         latency=latency,
         throughput=throughput,
+        processes=settings.processes,
         noise_ratio_ci=ratios.widest(noises),
         load_seconds=alone.load_seconds,
         load_seconds_each=alone.load_seconds_each,
+        first_answer_seconds=alone.first_answer_seconds,
         peak_rss_bytes=alone.peak_rss_bytes,
         size_bytes=size,
         checkpoint_bytes=checkpoint,
@@ -85,42 +109,35 @@ def write_measurements(inputs: MeasureInputs, directory: Path, settings: Measure
     )
 
 
-def require_hardware_class(declared: str | None, found: str) -> None:
-    """Check the machine against the declared hardware class; None declares nothing.
-
-    Raises:
-        HardwareError: They differ.
-    """
-    if declared is not None and declared != found:
-        what = f"the target declares the hardware class {declared}, and this machine is {found}"
-        fix = "run the step on the declared hardware, or declare this one: what is measured stands for it alone"
-        raise HardwareError(what, where="targets: hardware_class", fix=fix)
-
-
-def open_models(
-    inputs: MeasureInputs, settings: MeasureSettings, threads: int
-) -> tuple[dict[str, OpenModel], list[str]]:
-    """Load everything that is timed, on the same threads, and say which models are one.
+def timed_models(inputs: MeasureInputs, settings: MeasureSettings) -> tuple[list[TimedModel], list[str]]:
+    """Everything that is timed, and in words which models are one.
 
     A candidate that is an unquantized model byte for byte shares its session: two copies of one model differ by
-    where their memory happens to lie, which is no gain of quantizing.
+    where their memory happens to lie, which is no gain of quantizing. The baseline is timed twice.
 
     Raises:
         ModelError: A model is broken.
     """
-    task = registry.get(settings.task)
-    models = {
-        BASELINE: open_checkpoint(inputs.checkpoint, task, threads),
-        "exported": open_artifact(inputs.exported, settings.runtime, threads),
-        "optimized": open_artifact(inputs.optimized, settings.runtime, threads),
-    }
+
+    def artifact(name: str, path: Path, **changes: Any) -> TimedModel:
+        return TimedModel(name=name, path=path, runtime=settings.runtime, task=settings.task, **changes)
+
+    baseline = TimedModel(
+        name=BASELINE, path=inputs.checkpoint, runtime=None, task=settings.task, gpu=on_gpu(settings.runtime)
+    )
+    models = [
+        baseline,
+        baseline.model_copy(update={"name": AGAIN, "same_as": BASELINE}),
+        artifact("exported", inputs.exported),
+        artifact("optimized", inputs.optimized),
+    ]
     paths = {"exported": inputs.exported, "optimized": inputs.optimized}
-    twin = next((name for name in reversed(UNQUANTIZED) if same_graphs(paths[name], inputs.candidate)), None)
+    division = read_model(inputs.candidate).micro_batching
+    if division is not None:
+        models.append(artifact(DIVIDED, inputs.optimized, micro_batching=division))
+        paths = {DIVIDED: inputs.optimized}
+    twin = next((name for name in reversed(paths) if same_graphs(paths[name], inputs.candidate)), None)
     if twin is None:
-        return {**models, CANDIDATE: open_artifact(inputs.candidate, settings.runtime, threads)}, []
+        return [*models, artifact(CANDIDATE, inputs.candidate)], []
     note = f"the candidate is the {twin} model, byte for byte: its gain over the unquantized model is 1 or noise"
-    return {**models, CANDIDATE: models[twin]}, [note]
-
-
-def _samples(model: OpenModel, cells: Sequence[Cell], seed: int) -> list[Batch]:
-    return [model.sample(cell, seed) for cell in cells]
+    return [*models, artifact(CANDIDATE, inputs.candidate, same_as=twin)], [note]

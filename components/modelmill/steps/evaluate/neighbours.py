@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from modelmill.core.batch_plan import BatchPlan
 from modelmill.core.evidence import Neighbours, Shift
-from modelmill.measuring.batch_plan import BatchPlan
 from modelmill.measuring.models import OpenModel
 from modelmill.measuring.predicting import predict
 from modelmill.steps.evaluate.evaluation_rows import EvaluationRows

@@ -1,4 +1,4 @@
-"""Evaluate: what the baseline says, what the candidate says, and what each takes."""
+"""Evaluate: what the baseline says, what the candidate says, what each takes, and what a server makes of it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from modelmill.steps.evaluate.contract import (
     MeasureInputs,
     MeasureOutputs,
     MeasureSettings,
+    SmokeInputs,
+    SmokeOutputs,
+    SmokeSettings,
 )
 from modelmill.steps.evaluate.measurements import write_measurements
+from modelmill.steps.evaluate.served import answers_of_served
+from modelmill.steps.evaluate.smoke import write_smoke
 from modelmill.tasks import registry
 
 
@@ -41,7 +46,8 @@ def candidate(
 ) -> Report:
     """Predict the evaluation rows with the candidate on the target's runtime.
 
-    Each batch runs on one thread and several batches at a time, so that the bytes cannot depend on threads.
+    Each batch runs on one thread and several batches at a time, so that the bytes cannot depend on threads. What the
+    channel serves answers the same rows in the same way, where the settings ask for it.
 
     Raises:
         DataError: A row's label is not one of the model's, or there are no rows.
@@ -57,6 +63,7 @@ def candidate(
         workers=workers,
         progress=progress,
         other_batches=True,
+        served=answers_of_served(model, inputs, settings, workers, progress),
     )
 
 
@@ -69,3 +76,14 @@ def measure(inputs: MeasureInputs, outputs: MeasureOutputs, settings: MeasureSet
         ModelError: A model is broken.
     """
     return write_measurements(inputs, outputs.measurements, settings, progress)
+
+
+def smoke(inputs: SmokeInputs, outputs: SmokeOutputs, settings: SmokeSettings, progress: Progress) -> Report:
+    """Serve the candidate as its bundle will, and ask it; where no server is named, say so.
+
+    Raises:
+        DeploymentError: The server does not start.
+        DataError: There are no rows.
+        ModelError: The model, or its predictions, are broken.
+    """
+    return write_smoke(inputs, outputs.smoke, settings, progress)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from modelmill.core.contract import Closed, PortType, StepContract, port
+from modelmill.core.contract import PortType, StepContract, port
+from modelmill.step_settings import StepSettings
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Outputs:
     model: Path = port(PortType.MODEL, "ONNX graphs with dynamic batch and sequence, float32, checked against PyTorch")
 
 
-class Settings(Closed):
+class Settings(StepSettings):
     """How to export."""
 
     task: str = Field(description="the ML task: text-classification")

@@ -53,7 +53,7 @@ def fetch(
         data_tune: a split, or a share held out from train.
         data_calibrate: the split whose activations set quantization ranges.
         data_evaluate: the split that judges.
-        data_keep: further columns of the data that evaluation rows keep: the gate slices by them.
+        data_keep: further columns of the data that evaluation rows keep: what the gate slices by, or units.
         data_limit: role → rows at most, chosen by the seed.
         data_seed: of who is held out and who is chosen.
         data_pin: set by resolve: digest of the files, or the Hub's commit.

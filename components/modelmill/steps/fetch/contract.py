@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from modelmill.core.contract import Closed, PortType, StepContract, Unkeyed, port
+from modelmill.step_settings import StepSettings
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class DataSource(Closed):
     evaluate: str = Field("test", description="the split that judges")
     keep: list[str] = Field(
         default_factory=list,
-        description="further columns of the data that evaluation rows keep: the gate slices by them",
+        description="further columns of the data that evaluation rows keep: what the gate slices by, or units",
     )
     limit: dict[str, int] = Field(default_factory=dict, description="role → rows at most, chosen by the seed")
     seed: int = Field(0, description="of who is held out and who is chosen")
     pin: str | None = Field(None, description="set by resolve: digest of the files, or the Hub's commit")
 
 
-class Settings(Closed):
+class Settings(StepSettings):
     """What to fetch."""
 
     task: str = Field(description="the ML task: text-classification")

@@ -129,9 +129,9 @@ def keep_columns(split: Split, rows: Sequence[Row], data: DataSource) -> None:
             value = raw.values.get(column)
             if not isinstance(value, str | int | float):
                 holds = "nothing" if value is None else f"a {type(value).__name__}"
-                what = f"{raw.id} holds {holds} in the column {column!r}, by which gate.slices.by slices"
+                what = f"{raw.id} holds {holds} in the column {column!r}, which gate.slices.by or gate.unit names"
                 others = listed(list(raw.values))
-                fix = f"give every evaluation row one value there, or slice by class, or by one of {others}"
+                fix = f"give every evaluation row one value there, or name one of {others}; slices may be by class"
                 raise DataError(what, where=split.where(raw), fix=fix)
             row[column] = value
             _check_text(raw, row, split)

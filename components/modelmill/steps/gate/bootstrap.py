@@ -30,10 +30,12 @@ class Kinds:
     Attributes:
         first: int64: a row of each kind.
         counts: int64: how many rows are of it.
+        of_row: int64: the kind of each row.
     """
 
     first: NDArray[np.int64]
     counts: NDArray[np.int64]
+    of_row: NDArray[np.int64]
 
     @property
     def rows(self) -> int:
@@ -44,8 +46,10 @@ class Kinds:
 def kinds_of(*arrays: np.ndarray) -> Kinds:
     """The kinds of rows, told apart by arrays whose first axis is the row."""
     columns = [np.unique(array.reshape(len(array), -1), axis=0, return_inverse=True)[1].ravel() for array in arrays]
-    _, first, counts = np.unique(np.stack(columns, axis=1), axis=0, return_index=True, return_counts=True)
-    return Kinds(first.astype(np.int64), counts.astype(np.int64))
+    _, first, of_row, counts = np.unique(
+        np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    return Kinds(first.astype(np.int64), counts.astype(np.int64), of_row.ravel().astype(np.int64))
 
 
 def resampled(statistic: Statistic, counts: NDArray[np.int64], seed: int, resamples: int = RESAMPLES) -> Floats:

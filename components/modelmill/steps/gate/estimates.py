@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
-import numpy as np
-
 from modelmill.core.evidence import Interval
-from modelmill.steps.gate.bootstrap import Bootstrap, Kinds, Statistic
-from modelmill.steps.gate.noninferiority import (
+from modelmill.measuring.noninferiority import (
     FEASIBLE_ROWS,
     drop_bounds,
     rows_to_settle_drop,
     rows_to_settle_share,
     share_bounds,
 )
+from modelmill.steps.gate.bootstrap import Bootstrap, Kinds, Statistic
+from modelmill.steps.gate.bootstrapped import Bootstrapped, MetricOf
 from modelmill.steps.gate.words import percent
 
 LEAST_UNITS = 1000
 """Rows that a bootstrap needs: with fewer it passes too many candidates (README.md of this step)."""
-
-MetricOf = Callable[[str, np.ndarray], np.ndarray]
-"""``baseline`` or ``candidate``, and weights of the kinds of rows, to that model's metric on each resample."""
 
 
 class Compared(Protocol):
@@ -40,8 +34,16 @@ class Compared(Protocol):
         """Rows compared."""
 
     @property
-    def least_rows(self) -> int:
-        """Rows below which the bounds do not hold."""
+    def by_unit(self) -> bool:
+        """Whether rows belong together in units."""
+
+    @property
+    def units(self) -> int:
+        """Independent units compared: rows, or what rows belong to."""
+
+    @property
+    def least_units(self) -> int:
+        """Units below which the bounds do not hold."""
 
     @property
     def baseline(self) -> float:
@@ -54,6 +56,14 @@ class Compared(Protocol):
     @property
     def drop_points(self) -> float:
         """Baseline minus candidate, in points."""
+
+    @property
+    def lost(self) -> int:
+        """Rows that only the baseline gets right."""
+
+    @property
+    def gained(self) -> int:
+        """Rows that only the candidate gets right."""
 
     @property
     def seen(self) -> str:
@@ -97,7 +107,17 @@ class Paired:
     candidate_correct: int
 
     @property
-    def least_rows(self) -> int:
+    def by_unit(self) -> bool:
+        """Each row stands for itself."""
+        return False
+
+    @property
+    def units(self) -> int:
+        """Each row is one."""
+        return self.rows
+
+    @property
+    def least_units(self) -> int:
         """The bounds hold for any number."""
         return 1
 
@@ -131,7 +151,7 @@ class Paired:
         return (
             "Paired non-inferiority by Tango's score interval for the difference of paired proportions (Statistics in "
             "Medicine 17, 1998, 891–908), widened to the exact binomial bounds (Clopper and Pearson, 1934) where all "
-            f"disagreement goes one way. {_sides(confidence)} Intervals of a single share are Clopper–Pearson's, at "
+            f"disagreement goes one way. {one_sided(confidence)} Intervals of a single share are Clopper–Pearson's, at "
             "the same confidence."
         )
 
@@ -158,7 +178,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Resampled:
+class Resampled(Bootstrapped):
     """A metric that is no share of rows: BCa bounds over rows drawn anew, never closer than those of right rows.
 
     A bootstrap takes what was not seen for impossible: where few rows disagree, it alone passes most candidates at the
@@ -177,44 +197,22 @@ class Resampled:
     values: MetricOf
 
     @property
-    def rows(self) -> int:
-        """Rows compared."""
+    def by_unit(self) -> bool:
+        """Each row stands for itself."""
+        return False
+
+    @property
+    def units(self) -> int:
+        """Each row is one."""
         return self.paired.rows
 
     @property
-    def least_rows(self) -> int:
+    def least_units(self) -> int:
         """Rows that a bootstrap needs."""
         return LEAST_UNITS
 
-    @cached_property
-    def _drop(self) -> Bootstrap:
-        return self._of(lambda weights: self.values("baseline", weights) - self.values("candidate", weights))
-
-    @cached_property
-    def _baseline(self) -> Bootstrap:
-        return self._of(lambda weights: self.values("baseline", weights))
-
-    @cached_property
-    def _candidate(self) -> Bootstrap:
-        return self._of(lambda weights: self.values("candidate", weights))
-
     def _of(self, statistic: Statistic) -> Bootstrap:
         return Bootstrap.of(statistic, self.kinds.counts)
-
-    @property
-    def baseline(self) -> float:
-        """The baseline's metric."""
-        return self._baseline.estimate
-
-    @property
-    def candidate(self) -> float:
-        """The candidate's metric."""
-        return self._candidate.estimate
-
-    @property
-    def drop_points(self) -> float:
-        """Baseline minus candidate, in points."""
-        return 100 * self._drop.estimate
 
     @property
     def seen(self) -> str:
@@ -230,8 +228,8 @@ class Resampled:
             f"Paired non-inferiority of {self.metric} by the bias-corrected and accelerated bootstrap (BCa; B. Efron, "
             "Journal of the American Statistical Association 82, 1987, 171–185) over rows drawn whole, both models' "
             "answers together, never closer to the drop seen than Tango's bounds of right rows are to theirs: a "
-            f"bootstrap takes what was not seen for impossible. {_sides(confidence)} Intervals of one model alone are "
-            "BCa's, at the same confidence."
+            f"bootstrap takes what was not seen for impossible. {one_sided(confidence)} Intervals of one model alone "
+            "are BCa's, at the same confidence."
         )
 
     def drop_bounds(self, confidence: float) -> Interval:
@@ -251,21 +249,23 @@ class Resampled:
 
     def rows_to_settle_drop(self, limit: float, confidence: float) -> int | None:
         """As bounds close in with the root of the rows."""
-        return _rows_to_settle(self.drop_points, self.drop_bounds(confidence), limit, self.rows)
+        return rows_at_root(self.drop_points, self.drop_bounds(confidence), limit, self.rows)
 
     def rows_to_settle_metric(self, least: float, confidence: float) -> int | None:
         """As bounds close in with the root of the rows."""
-        return _rows_to_settle(self.candidate, self.candidate_bounds(confidence), least, self.rows)
+        return rows_at_root(self.candidate, self.candidate_bounds(confidence), least, self.rows)
 
 
-def _rows_to_settle(estimate: float, bounds: Interval, limit: float, rows: int) -> int | None:
+def rows_at_root(estimate: float, bounds: Interval, limit: float, rows: int) -> int | None:
+    """Rows in all at which the nearer bound would clear a limit, if it closes in with the root of the rows."""
     reach = bounds[1] - estimate if estimate < limit else estimate - bounds[0]
     if estimate == limit or rows * (reach / (limit - estimate)) ** 2 > FEASIBLE_ROWS:
         return None
     return max(rows + 1, math.ceil(rows * (reach / (limit - estimate)) ** 2))
 
 
-def _sides(confidence: float) -> str:
+def one_sided(confidence: float) -> str:
+    """What a method's bounds mean, in words."""
     return (
         f"Each bound is one-sided at {percent(confidence)} confidence and decides by itself; the interval they make is "
         f"two-sided at {percent(2 * confidence - 1)}."

@@ -5,22 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelmill.core.evidence import Check, Verdict
+from modelmill.measuring.noninferiority import FEASIBLE_ROWS
 from modelmill.steps.gate.contract import Policy
 from modelmill.steps.gate.estimates import Compared
-from modelmill.steps.gate.noninferiority import FEASIBLE_ROWS
 from modelmill.steps.gate.words import percent, points
 
 _ORDER = {Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 1, Verdict.PASS: 2}
 
 
-def least_rows(compared: Compared, policy: Policy) -> int:
-    """Rows below which the metric is not judged: the policy's, or the method's where that needs more."""
-    return max(policy.min_rows, compared.least_rows)
+def enough(compared: Compared, policy: Policy) -> bool:
+    """Whether there is enough to judge the metric by: the policy's rows, and the units that the method needs."""
+    return compared.rows >= policy.min_rows and compared.units >= compared.least_units
+
+
+def check_units(compared: Compared) -> Check:
+    """Whether there are units enough, where rows belong together."""
+    least, units = compared.least_units, compared.units
+    words = (
+        f"{units:,} units of evaluation rows, of at least {least:,}."
+        if units >= least
+        else f"The {compared.rows:,} evaluation rows are {units:,} units, where {least:,} are the least for a verdict "
+        "(a bootstrap over units needs so many)."
+    )
+    verdict = Verdict.PASS if units >= least else Verdict.INCONCLUSIVE
+    return Check(name="min_units", verdict=verdict, threshold=least, value=units, words=words)
 
 
 def check_rows(compared: Compared, policy: Policy) -> Check:
     """Whether there are rows enough to say anything about the metric."""
-    least = least_rows(compared, policy)
+    least = policy.min_rows if compared.by_unit else max(policy.min_rows, compared.least_units)
     enough = compared.rows >= least
     why = f" (a bootstrap of {compared.metric} needs so many)" if least > policy.min_rows else ""
     words = (
@@ -39,36 +52,51 @@ def check_rows(compared: Compared, policy: Policy) -> Check:
     )
 
 
-def check_drop(compared: Compared, policy: Policy) -> Check:
-    """Paired non-inferiority: passes and fails only on what is demonstrated at the policy's confidence."""
+def check_drop(
+    compared: Compared,
+    policy: Policy,
+    *,
+    name: str = "max_drop_points",
+    limit: float | None = None,
+    whose: str = "",
+) -> Check:
+    """Paired non-inferiority: passes and fails only on what is demonstrated at the policy's confidence.
+
+    Args:
+        compared: Both models on the same rows.
+        policy: The thresholds.
+        name: The policy's field that is judged.
+        limit: Points that may be lost, where it is not the policy's ``max_drop_points``.
+        whose: What the drop is from, where it is not from the baseline: `` against the champion``.
+    """
     lower, upper = compared.drop_bounds(policy.confidence)
-    limit, sure = policy.max_drop_points, percent(policy.confidence)
-    settle = None
-    if compared.rows < least_rows(compared, policy):
+    limit, sure = policy.max_drop_points if limit is None else limit, percent(policy.confidence)
+    settle, drop = None, f"The drop of {compared.metric}{whose}"
+    if not enough(compared, policy):
         verdict = Verdict.INCONCLUSIVE
-        words = f"The drop of {compared.metric} is not judged on {compared.rows:,} rows."
+        words = f"{drop} is not judged on {_few(compared)}."
     elif upper <= limit:
         verdict = Verdict.PASS
         words = (
-            f"The drop of {compared.metric} is at most {points(upper)} points at {sure} confidence, within the "
+            f"{drop} is at most {points(upper)} points at {sure} confidence, within the "
             f"{limit:g} allowed ({compared.seen})."
         )
     elif lower > limit:
         verdict = Verdict.FAIL
         words = (
-            f"The drop of {compared.metric} is at least {points(lower)} points at {sure} confidence, more than the "
+            f"{drop} is at least {points(lower)} points at {sure} confidence, more than the "
             f"{limit:g} allowed ({compared.seen})."
         )
     else:
         verdict = Verdict.INCONCLUSIVE
         settle = compared.rows_to_settle_drop(limit, policy.confidence)
         words = (
-            f"The drop of {compared.metric} lies between {points(lower)} and {points(upper)} points at {sure} "
+            f"{drop} lies between {points(lower)} and {points(upper)} points at {sure} "
             f"confidence each way, and {limit:g} is allowed: {compared.rows:,} rows cannot tell ({compared.seen}). "
             f"{_more(compared.rows, settle, 'the disagreement seen here')}"
         )
     return Check(
-        name="max_drop_points",
+        name=name,
         verdict=verdict,
         threshold=limit,
         value=compared.drop_points,
@@ -82,9 +110,9 @@ def check_metric(compared: Compared, policy: Policy, least: float) -> Check:
     """Whether the candidate's own metric reaches what the policy demands, by its interval."""
     lower, upper = compared.candidate_bounds(policy.confidence)
     sure, settle = percent(policy.confidence), None
-    if compared.rows < least_rows(compared, policy):
+    if not enough(compared, policy):
         verdict = Verdict.INCONCLUSIVE
-        words = f"The candidate's {compared.metric} is not judged on {compared.rows:,} rows."
+        words = f"The candidate's {compared.metric} is not judged on {_few(compared)}."
     elif lower >= least:
         verdict = Verdict.PASS
         words = (
@@ -116,6 +144,8 @@ def checks(compared: Compared, policy: Policy) -> list[Check]:
     found = [check_drop(compared, policy)]
     if policy.min_metric is not None:
         found.append(check_metric(compared, policy, policy.min_metric))
+    if compared.by_unit:
+        found.append(check_units(compared))
     return [*found, check_rows(compared, policy)]
 
 
@@ -131,7 +161,11 @@ def overall(found: Sequence[Check]) -> tuple[Verdict, list[str]]:
 
 def _rank(check: Check) -> tuple[int, int]:
     first = -1 if check.verdict is not Verdict.PASS else 1
-    return _ORDER[check.verdict], first if check.name == "min_rows" else 0
+    return _ORDER[check.verdict], first if check.name in {"min_rows", "min_units"} else 0
+
+
+def _few(compared: Compared) -> str:
+    return f"{compared.units:,} units" if compared.by_unit else f"{compared.rows:,} rows"
 
 
 def _more(rows: int, settle: int | None, seen: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from modelmill.steps.gate.noninferiority import drop_bounds
+from modelmill.measuring.noninferiority import drop_bounds
 
 # Outcomes rarer than this, all together, are left out of the sums.
 _NEGLIGIBLE = 1e-9
@@ -69,3 +69,47 @@ def _most(rows: int, share: float) -> int:
     """A count that is exceeded with negligible probability."""
     spread = np.sqrt(rows * share * (1 - share))
     return int(min(rows, np.ceil(rows * share + 7 * spread + 15)))
+
+
+def drifted(
+    rows: int,
+    loss: float,
+    gained: float,
+    max_drop: float,
+    reference_drop: float | None,
+    confidence: float,
+    *,
+    nights: int,
+    channels: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """How far channels are below their reference after so many nights, each with a candidate a little worse.
+
+    Args:
+        rows: Evaluation rows, drawn anew each night and for each bound: the luckiest that small losses can be.
+        loss: What each night's candidate truly loses against what is served, a share.
+        gained: The true share of rows that only the candidate gets right, against either.
+        max_drop: Share that may be lost against what is served.
+        reference_drop: Share that may be lost against the reference; None: nobody asks.
+        confidence: Of each bound.
+        nights: How many candidates each channel sees.
+        channels: How many channels are simulated.
+        seed: Of the draws.
+
+    Returns:
+        float64, shape (channels,): the true drop of what is served in the end, a share.
+    """
+    generator = np.random.default_rng(seed)
+    below = np.zeros(channels)
+
+    def passes(drop: np.ndarray, limit: float) -> np.ndarray:
+        shares = np.stack([gained + drop, np.full(channels, gained), 1 - 2 * gained - drop], axis=1)
+        counts = generator.multinomial(rows, shares)
+        return np.asarray(drop_bounds(counts[:, 0], counts[:, 1], rows, confidence)[1] <= limit)
+
+    for _ in range(nights):
+        promoted = passes(np.full(channels, loss), max_drop)
+        if reference_drop is not None:
+            promoted &= passes(below + loss, reference_drop)
+        below += loss * promoted
+    return below

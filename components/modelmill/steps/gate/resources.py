@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from modelmill.core.errors import ModelError, RecipeError
 from modelmill.core.evidence import Check, EncoderLatency, Interval, Measurements, Neighbours, Throughput, Verdict
+from modelmill.measuring.cost import cost_of_a_million
 from modelmill.steps.gate.contract import Settings
 from modelmill.steps.gate.words import significant, size
-
-SECONDS_PER_HOUR = 3600
-MILLION = 1_000_000
 
 
 def checks(measured: Measurements, neighbours: Neighbours | None, settings: Settings) -> list[Check]:
@@ -122,10 +120,10 @@ def check_cost(measurements: Measurements, most: float, core_hour: float, curren
         fix = "give measure.throughput_rows a number above 0 in the recipe"
         raise ModelError(what, where="gate.max_cost_per_million_texts", fix=fix)
     threads = measurements.hardware.threads
-    factor = MILLION / SECONDS_PER_HOUR * threads * core_hour
-    cost = factor / throughput.candidate_texts_per_second
     slow, fast = _texts_per_second(throughput)
-    lower, upper = factor / fast, factor / slow
+    lower, cost, upper = (
+        cost_of_a_million(rate, threads, core_hour) for rate in (fast, throughput.candidate_texts_per_second, slow)
+    )
     of = f"A million evaluation texts, without tokenising, on {threads} core{'s' if threads > 1 else ''} at "
     of += f"{core_hour:g} {currency} a core-hour cost"
     if upper <= most:

@@ -8,22 +8,26 @@ from typing import NoReturn
 import numpy as np
 
 from modelmill.core import manifest
-from modelmill.core.contract import PortType, Report
+from modelmill.core.contract import Report
 from modelmill.core.documents import nearest
 from modelmill.core.errors import DataError, ModelError, RecipeError
 from modelmill.core.evidence import LaneEvidence, McNemar, Measurements, Metric, Verdict
 from modelmill.core.model import read_model
-from modelmill.core.predictions import Predictions, read_predictions
+from modelmill.core.predictions import Predictions, array_of, read_predictions
 from modelmill.core.progress import Progress
 from modelmill.core.rows import read_dataset, read_rows
+from modelmill.core.served import Opponent
+from modelmill.core.smoke import SMOKE_DOCUMENT, Smoke
+from modelmill.measuring.noninferiority import mcnemar
 from modelmill.reports.render import render_lane
 from modelmill.reports.unrendered import rendered
+from modelmill.steps.gate import against as against_served
 from modelmill.steps.gate import compare, judge, resources, rows_found
-from modelmill.steps.gate.bootstrap import kinds_of
+from modelmill.steps.gate import smoke as smoke_test
+from modelmill.steps.gate.comparing import Named, compared_of
 from modelmill.steps.gate.contract import STEP, Inputs, Outputs, Settings
-from modelmill.steps.gate.estimates import Paired, Resampled
-from modelmill.steps.gate.noninferiority import mcnemar
 from modelmill.steps.gate.slices import check_slices, judge_slices, names_of
+from modelmill.steps.gate.units import units_of
 from modelmill.tasks import registry
 from modelmill.tasks.base import Task
 
@@ -39,26 +43,37 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         RecipeError: The policy asks what cannot be judged here.
     """
     task = registry.get(settings.task)
-    digests = {port.name: _digest(getattr(inputs, port.name), port.type) for port in STEP.input_ports}
-    answers, documents = _answers(inputs, settings, digests["rows"])
+    digests = {port.name: manifest.digest_of(getattr(inputs, port.name), port.type) for port in STEP.input_ports}
+    answers, documents, opponents = _answers(inputs, settings, digests["rows"])
     model = read_model(inputs.model)
     measurements = Measurements.model_validate_json((inputs.measurements / "measurements.json").read_bytes())
+    smoke = Smoke.model_validate_json((inputs.smoke / SMOKE_DOCUMENT).read_bytes())
+    if smoke.judged != digests["model"]:
+        what = f"the smoke test is of the model {smoke.judged}, and {digests['model']} is judged"
+        raise ModelError(what, where=str(inputs.smoke / SMOKE_DOCUMENT), fix="run evaluate-smoke again on this model")
 
     policy = settings.policy
     rows = len(answers.reference)
-    lost = int((answers.baseline_right & ~answers.candidate_right).sum())
-    gained = int((answers.candidate_right & ~answers.baseline_right).sum())
-    paired = Paired(task.metric.name, rows, lost, gained, int(answers.candidate_right.sum()))
     metric = metric_of(task, policy.metric)
-    compared = paired if metric == task.metric else resampled_of(task, metric.name, answers, paired)
     asked = list(read_rows(inputs.rows))
+    units = Named(policy.unit, units_of(policy.unit, asked)) if policy.unit is not None else None
+    compared = compared_of(task, metric, answers, units)
+    lost, gained = compared.lost, compared.gained
+    served = documents["candidate"].served
+    against, held = against_served.judged(
+        served, opponents, answers, policy, lambda both: compared_of(task, metric, both, units), task.correct
+    )
     slices = None
     neighbours = documents["candidate"].neighbours
-    found = rows_found.rows_found(read_dataset(inputs.rows), (task.label_of(row) for row in asked), policy.confidence)
+    labels = (task.label_of(row) for row in asked)
+    champion = served.get(Opponent.CHAMPION)
+    found = rows_found.rows_found(read_dataset(inputs.rows), labels, policy.confidence, champion)
     checks = [
         *judge.checks(compared, policy),
+        *held,
         *resources.checks(measurements, neighbours, settings),
-        *rows_found.checks(found, rows, policy),
+        *smoke_test.checks(smoke, policy),
+        *rows_found.checks(found, rows, policy, champion),
     ]
     if policy.slices.by is not None:
         names = names_of(policy.slices.by, answers, asked)
@@ -77,21 +92,24 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         method=compared.method(policy.confidence),
         confidence=policy.confidence,
         rows=rows,
+        units=compared.units if compared.by_unit else None,
         baseline=compared.baseline,
         candidate=compared.candidate,
         baseline_ci=compared.baseline_bounds(policy.confidence),
         candidate_ci=compared.candidate_bounds(policy.confidence),
-        drop_points=drop.value,
-        drop_points_ci=drop.interval or (drop.value, drop.value),
+        drop_points=compared.drop_points,
+        drop_points_ci=drop.interval or (compared.drop_points, compared.drop_points),
         gained=gained,
         lost=lost,
         metrics={name: _shares(document) for name, document in documents.items()},
         classes=compare.class_changes(answers),
         confusions=compare.confusions(answers),
         slices=slices,
-        mcnemar=McNemar(exact_p=exact_p, mid_p=mid_p),
+        mcnemar=None if compared.by_unit else McNemar(exact_p=exact_p, mid_p=mid_p),
         rows_found=found,
+        against=against,
         neighbours=neighbours,
+        smoke=smoke,
         disagreements=compare.disagreements(answers, asked, task.text_of),
         disagreement_count=len(answers.differing),
         measurements=measurements,
@@ -111,6 +129,11 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
             "candidate": evidence.candidate,
             "drop_points": evidence.drop_points,
             "drop_points_ci": list(evidence.drop_points_ci),
+            **{
+                f"drop_vs_{opponent.value}_points": other.drop_points
+                for opponent, other in against.items()
+                if other.drop_points is not None
+            },
             "failed": [check.name for check in checks if check.verdict is Verdict.FAIL],
             "undecided": [check.name for check in checks if check.verdict is Verdict.INCONCLUSIVE],
         }
@@ -131,20 +154,10 @@ def metric_of(task: Task, name: str | None) -> Metric:
     return task.metric if name is None else known[name]
 
 
-def resampled_of(task: Task, name: str, answers: compare.Answers, paired: Paired) -> Resampled:
-    """Both models' answers for a metric that is no share of rows."""
-    kinds = kinds_of(answers.reference, answers.baseline, answers.candidate)
-    reference = answers.reference[kinds.first]
-    predicted = {"baseline": answers.baseline[kinds.first], "candidate": answers.candidate[kinds.first]}
-
-    def values(model: str, weights: np.ndarray) -> np.ndarray:
-        return task.weighted_metric(name, predicted[model], reference, weights)
-
-    return Resampled(name, paired, kinds, values)
-
-
-def _answers(inputs: Inputs, settings: Settings, rows: str) -> tuple[compare.Answers, dict[str, Predictions]]:
-    """Both models' answers, checked to be about the rows given."""
+def _answers(
+    inputs: Inputs, settings: Settings, rows: str
+) -> tuple[compare.Answers, dict[str, Predictions], dict[Opponent, np.ndarray]]:
+    """Both models' answers, checked to be about the rows given; the documents; and what is served says, by opponent."""
     task = registry.get(settings.task)
     count = read_dataset(inputs.rows).count
     if count == 0:
@@ -169,6 +182,12 @@ def _answers(inputs: Inputs, settings: Settings, rows: str) -> tuple[compare.Ans
         _refuse("candidate", inputs.candidate, "name other labels than the baseline's, or in another order")
     if before["predicted"].shape != after["predicted"].shape:
         _refuse("candidate", inputs.candidate, "have another shape than the baseline's")
+    opponents = {name: after[array_of(name)] for name in Opponent if array_of(name) in after}
+    for name, theirs in opponents.items():
+        if theirs.shape != before["predicted"].shape:
+            _refuse(
+                "candidate", inputs.candidate, f"hold answers of the {name.value} in another shape than the baseline's"
+            )
     answers = compare.Answers(
         labels=documents["baseline"].labels,
         reference=before["reference"],
@@ -177,7 +196,7 @@ def _answers(inputs: Inputs, settings: Settings, rows: str) -> tuple[compare.Ans
         baseline_right=task.correct(before["predicted"], before["reference"]),
         candidate_right=task.correct(after["predicted"], after["reference"]),
     )
-    return answers, documents
+    return answers, documents, opponents
 
 
 def _refuse(name: str, directory: Path, what: str) -> NoReturn:
@@ -192,10 +211,3 @@ def _shares(document: Predictions) -> dict[str, float]:
         for name, value in document.metrics.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-def _digest(directory: Path, type: PortType) -> str:
-    """The digest of an input: what the store verified, or computed where no store gave it."""
-    if (directory / manifest.MANIFEST).is_file():
-        return manifest.read(directory).digest
-    return manifest.build(directory, type).digest

@@ -9,9 +9,9 @@ import numpy as np
 from modelmill.core.errors import DataError
 from modelmill.core.evidence import BY_CLASS, Check, Slice, Slices, Verdict
 from modelmill.core.rows import Row
+from modelmill.measuring.noninferiority import drop_bounds, harm_p_value, holm
 from modelmill.steps.gate.compare import Answers
 from modelmill.steps.gate.contract import SlicePolicy
-from modelmill.steps.gate.noninferiority import drop_bounds, harm_p_value, holm
 from modelmill.steps.gate.words import listed, percent, points
 
 MAX_THIN = 200

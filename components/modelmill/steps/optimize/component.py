@@ -22,7 +22,7 @@ def optimize(
         output_model: the same graphs with fused operators, float32, equal within the bound.
         metrics: the step's numbers.
         task: the ML task: text-classification.
-        runtime: what runs the model: onnxruntime.
+        runtime: what runs the model: openvino, onnxruntime, onnxruntime-cuda or -tensorrt.
         max_relative_deviation: largest |fused minus exported| over the outputs' largest magnitude that is allowed.
     """
     return dsl.ContainerSpec(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from modelmill.core.contract import Closed, PortType, StepContract, port
+from modelmill.core.contract import PortType, StepContract, port
+from modelmill.step_settings import StepSettings
 from modelmill.targets.base import Runtime
+from modelmill.targets.registry import packages_of
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Outputs:
     model: Path = port(PortType.MODEL, "the same graphs with fused operators, float32, equal within the bound")
 
 
-class Settings(Closed):
+class Settings(StepSettings):
     """What to fuse for."""
 
     task: str = Field(description="the ML task: text-classification")
-    runtime: Runtime = Field(description="what runs the model: onnxruntime")
+    runtime: Runtime = Field(description="what runs the model: openvino, onnxruntime, onnxruntime-cuda or -tensorrt")
     max_relative_deviation: float = Field(
         1e-3,
         gt=0,
@@ -39,12 +41,13 @@ class Settings(Closed):
 
 STEP = StepContract(
     name="optimize",
-    version=1,
+    version=2,
     summary="Fuse operators for the target's runtime, count them, and check that the outputs stay.",
     inputs=Inputs,
     outputs=Outputs,
     settings=Settings,
     function="modelmill.steps.optimize.run:run",
     packages=("onnx", "onnxruntime", "onnxscript", "onnx-ir"),
+    packages_of=packages_of,
 )
 PARTS = (STEP,)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from modelmill.core import bundle as bundles
 from modelmill.core.contract import JSON
 from modelmill.core.errors import ModelError
-from modelmill.core.evidence import LaneEvidence, Verdict
+from modelmill.core.evidence import TRIALS, LaneEvidence, Tried, Verdict
 from modelmill.core.manifest import FileEntry, canonical, copy, relative_files, write_json
 from modelmill.core.model import ModelDocument, read_model
 from modelmill.core.progress import Progress, SilentBar
+from modelmill.serving import repository
 from modelmill.steps.publish.contract import Inputs
 
 CARD = "README.md"
@@ -54,6 +57,7 @@ class Lane:
         document: Its model.json.
         choice: Its choice.json.
         evidence: Its verdict.
+        trials: Its trials.json; empty where nothing was searched.
     """
 
     target: str
@@ -61,11 +65,17 @@ class Lane:
     document: ModelDocument
     choice: dict[str, JSON]
     evidence: LaneEvidence
+    trials: dict[str, JSON] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         """Whether the gate let it through."""
         return self.evidence.verdict is Verdict.PASS
+
+    @property
+    def tried(self) -> list[Tried]:
+        """The candidates that were searched."""
+        return TypeAdapter(list[Tried]).validate_python(self.trials.get("tried", []))
 
     @property
     def applied(self) -> dict[str, JSON]:
@@ -93,8 +103,10 @@ def read_lanes(inputs: Inputs, order: Sequence[str]) -> list[Lane]:
             what = f"the verdict given for the lane {target} is of the lane {evidence.target}"
             raise ModelError(what, where=str(path), fix="give publish each lane's own verdict")
         choice = json.loads((inputs.choices[target] / bundles.CHOICE).read_bytes())
+        searched = inputs.choices[target] / TRIALS
+        trials = json.loads(searched.read_bytes()) if searched.is_file() else {}
         model = inputs.models[target]
-        lanes.append(Lane(target, model, read_model(model), choice, evidence))
+        lanes.append(Lane(target, model, read_model(model), choice, evidence, trials))
     if not any(lane.passed for lane in lanes):
         what = "no lane passed the gate, so there is nothing to publish"
         raise ModelError(what, where=", ".join(lane.target for lane in lanes), fix="see each lane's report.html")
@@ -115,7 +127,7 @@ def place(lanes: Sequence[Lane]) -> dict[str, str]:
 def copy_models(
     directory: Path, lanes: Sequence[Lane], paths: Mapping[str, str], progress: Progress
 ) -> tuple[dict[str, FileEntry], dict[str, bundles.BundleLane]]:
-    """Copy every placed model with its choice, and the first one's graph for browsers; what the digest will cover.
+    """Copy every placed model with its choice, serving files and a graph for browsers: what the digest will cover.
 
     Raises:
         ModelError: A model is not the one its verdict judged, or has a file where the bundle keeps its own.
@@ -131,6 +143,10 @@ def copy_models(
                 _refuse_reserved(name, lane)
                 files[prefix + name] = copy(source, directory / path / name, bar)
             files[prefix + bundles.CHOICE] = write_document(directory / path / bundles.CHOICE, lane.applied)
+    for lane in lanes:
+        prefix = "" if paths[lane.target] == "." else f"{paths[lane.target]}/"
+        for name, content in serving_files(lane).items():
+            files[prefix + name] = write_bytes(directory / paths[lane.target] / name, content)
     graph = browser_graph(lanes[0])
     if graph is not None:
         original, name = graph
@@ -159,6 +175,30 @@ def browser_graph(lane: Lane) -> tuple[str, str] | None:
     return graph, f"{bundles.BROWSERS}/{name}"
 
 
+def serving_files(lane: Lane) -> dict[str, bytes]:
+    """What a server reads besides the model, by path below the lane's place; nothing where the lane has none.
+
+    Raises:
+        ModelError: They are not those that the smoke test tried.
+    """
+    smoke = lane.evidence.smoke
+    if smoke is None or smoke.plan is None:
+        return {}
+    files = repository.files_of(lane.document, smoke.plan, lane.target)
+    if {name: entry_of(content) for name, content in files.items()} != smoke.files:
+        what = f"the serving files of the lane {lane.target} are not those that its smoke test was about"
+        fix = "run evaluate-smoke and gate again with the modelmill that publishes"
+        raise ModelError(what, where=lane.target, fix=fix)
+    return files
+
+
+def write_bytes(path: Path, content: bytes) -> FileEntry:
+    """Write a small file, and say what was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return entry_of(content)
+
+
 def write_document(path: Path, document: object) -> FileEntry:
     """Write a JSON document, and say what was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,9 +208,7 @@ def write_document(path: Path, document: object) -> FileEntry:
 
 def write_text(path: Path, text: str) -> FileEntry:
     """Write a text, and say what was written."""
-    content = text.encode()
-    path.write_bytes(content)
-    return entry_of(content)
+    return write_bytes(path, text.encode())
 
 
 def entry_of(content: bytes) -> FileEntry:
@@ -179,6 +217,6 @@ def entry_of(content: bytes) -> FileEntry:
 
 
 def _refuse_reserved(name: str, lane: Lane) -> None:
-    if name in _OWN or name.partition("/")[0] in {bundles.LANES, bundles.BROWSERS, EVIDENCE}:
+    if name in _OWN or name.partition("/")[0] in {bundles.LANES, bundles.BROWSERS, bundles.SERVING, EVIDENCE}:
         what = f"the model of the lane {lane.target} has a file {name}, where a bundle keeps its own"
         raise ModelError(what, where=str(lane.model / name), fix="give the file another name in the model artifact")

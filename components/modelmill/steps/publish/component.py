@@ -20,9 +20,12 @@ def publish(
     channel: str,
     recipe: dict = {},
     texts: bool = False,
+    unavailable: dict = {},
     signer: Optional[str] = None,
+    keyless: Optional[dict] = None,
     run: Optional[str] = None,
     git: Optional[dict] = None,
+    mirrors: Optional[dict] = None,
 ) -> dsl.ContainerSpec:
     """Assemble and sign the bundle of the passed lanes and move the channel to its digest.
 
@@ -37,9 +40,12 @@ def publish(
         channel: the channel that moves to the bundle.
         recipe: the recipe as it was run, for the card and the report; empty: not told.
         texts: whether texts of the data may stand in the bundle's report.
-        signer: set by resolve: fingerprint of the key that signs the bundle; none: it is not signed.
+        unavailable: target → what failed outside, so that its lane was not judged.
+        signer: set by resolve: who signs the bundle, a key by its fingerprint or an identity; none: nobody.
+        keyless: who signs without a key, by Sigstore; left out: a key does, or nobody.
         run: the run, for the channel's history.
         git: the Git repository of overlays that the promotion is committed to; left out: none.
+        mirrors: where the registration is told besides: MLflow, the Hugging Face Hub; left out: nowhere.
     """
     return dsl.ContainerSpec(
         image=CPU_IMAGE,

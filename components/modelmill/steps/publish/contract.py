@@ -9,11 +9,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from modelmill.core.contract import JSON, Closed, Kind, PortType, StepContract, Unkeyed, Zone, port
-from modelmill.core.signature import KEY_VARIABLE
+from modelmill.core.contract import JSON, Kind, PortType, StepContract, Unkeyed, Zone, port
+from modelmill.core.signer import KEY_VARIABLE, TOKEN_VARIABLE
+from modelmill.step_settings import StepSettings
 from modelmill.steps.publish.gitops_settings import GIT_VARIABLES, GitOps
+from modelmill.steps.publish.mirror_settings import MIRROR_VARIABLES, Mirrors
+from modelmill.steps.publish.sign_settings import Keyless
 
-RELEASE_VARIABLES = (GIT_VARIABLES, KEY_VARIABLE)
+RELEASE_VARIABLES = (GIT_VARIABLES, KEY_VARIABLE, TOKEN_VARIABLE, MIRROR_VARIABLES)
 """What the names of the release's keys begin with in the environment, which publish alone is given."""
 
 
@@ -33,7 +36,7 @@ class Outputs:
     bundle: Path = port(PortType.BUNDLE, "models of the passed lanes, tokenizer, card, report, signature")
 
 
-class Settings(Closed):
+class Settings(StepSettings):
     """What to publish as."""
 
     model: str = Field(description="the model's name in the registry")
@@ -42,12 +45,22 @@ class Settings(Closed):
         default_factory=dict, description="the recipe as it was run, for the card and the report; empty: not told"
     )
     texts: bool = Field(False, description="whether texts of the data may stand in the bundle's report")
+    unavailable: dict[str, str] = Field(
+        default_factory=dict, description="target → what failed outside, so that its lane was not judged"
+    )
     signer: str | None = Field(
-        None, description="set by resolve: fingerprint of the key that signs the bundle; none: it is not signed"
+        None,
+        description="set by resolve: who signs the bundle, a key by its fingerprint or an identity; none: nobody",
+    )
+    keyless: Annotated[Keyless | None, Unkeyed()] = Field(
+        None, description="who signs without a key, by Sigstore; left out: a key does, or nobody"
     )
     run: Annotated[str | None, Unkeyed()] = Field(None, description="the run, for the channel's history")
     git: Annotated[GitOps | None, Unkeyed()] = Field(
         None, description="the Git repository of overlays that the promotion is committed to; left out: none"
+    )
+    mirrors: Annotated[Mirrors | None, Unkeyed()] = Field(
+        None, description="where the registration is told besides: MLflow, the Hugging Face Hub; left out: nowhere"
     )
 
     def told(self, section: str, name: str) -> str:
@@ -59,7 +72,7 @@ class Settings(Closed):
 
 STEP = StepContract(
     name="publish",
-    version=2,
+    version=4,
     summary="Assemble and sign the bundle of the passed lanes and move the channel to its digest.",
     inputs=Inputs,
     outputs=Outputs,

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelmill.core.errors import DeploymentError
 from modelmill.steps.publish.gitops_settings import GIT_VARIABLES, GitOps
 
+_BEGIN = "-----BEGIN"
+_LONGEST = 1 << 16
 _KEPT = {"GIT_EXEC_PATH", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
 
 
@@ -25,7 +28,11 @@ class Credentials:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
-        """The variables MODELMILL_GIT_…; one that is empty is as one that is not set."""
+        """The variables MODELMILL_GIT_…; one that is empty is as one that is not set.
+
+        Raises:
+            DeploymentError: A variable of a key holds neither a key nor the path of a file with one.
+        """
 
         def value(name: str) -> str | None:
             return environment.get(GIT_VARIABLES + name) or None
@@ -34,8 +41,8 @@ class Credentials:
         return cls(
             username=value("USERNAME") or "modelmill",
             token=token,
-            ssh_key=value("SSH_KEY"),
-            signing_key=value("SIGNING_KEY"),
+            ssh_key=_key(environment, f"{GIT_VARIABLES}SSH_KEY"),
+            signing_key=_key(environment, f"{GIT_VARIABLES}SIGNING_KEY"),
             api_token=value("API_TOKEN") or token,
         )
 
@@ -56,6 +63,24 @@ class Credentials:
     def header(self) -> str | None:
         """The header that authorizes requests over http."""
         return f"Authorization: Basic {self._basic}" if self.token else None
+
+
+def _key(environment: Mapping[str, str], name: str) -> str | None:
+    """A private key: what the variable holds, or the file that it names, as MODELMILL_SIGNING_KEY does."""
+    given = environment.get(name)
+    if not given or _BEGIN in given:
+        return given or None
+    try:
+        with Path(given).open(encoding="utf-8") as stream:
+            found = stream.read(_LONGEST)
+    except (OSError, ValueError):
+        found = ""
+    if _BEGIN not in found:
+        # What stands in the variable may be a damaged key: it is not repeated.
+        what = f"{name} holds no private key, nor the path of a file with one that can be read here"
+        fix = "give the OpenSSH private key itself, from its line -----BEGIN on, or the path of its file"
+        raise DeploymentError(what, where=name, fix=fix)
+    return found
 
 
 def key_file(path: Path, key: str | None) -> Path | None:

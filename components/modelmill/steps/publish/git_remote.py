@@ -38,6 +38,8 @@ _MISSING = re.compile(
     r"repository .*not found|does not appear to be a git repository|not valid: is this a git repo|error: 404",
     re.IGNORECASE,
 )
+# gitformat: the hash that names objects is the repository's own, and both sides must have the same one.
+_OTHER_FORMAT = re.compile(r"mismatched algorithms: client \w+; server (sha1|sha256)\b")
 _PROTECTED = re.compile(r"protected branch|GH006|GH013", re.IGNORECASE)
 
 
@@ -54,6 +56,11 @@ class GitRemote:
         self._signing = key_file(folder / "signing", credentials.signing_key)
         self._environment = environment_of(settings, credentials, folder)
 
+    def begin(self, object_format: str = "sha1") -> None:
+        """Make the repository anew, empty, its objects named by that hash."""
+        shutil.rmtree(self._repository, ignore_errors=True)
+        self._told("init", "--quiet", "--bare", f"--object-format={object_format}")
+
     def fetch(self, branch: str) -> str | None:
         """The commit that a branch of the remote names now, its files here; None where there is no such branch.
 
@@ -62,15 +69,13 @@ class GitRemote:
             GitError: It refuses.
         """
         reference = "refs/modelmill/fetched"
-        done = self._git(
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--depth=1",
-            "--",
-            self._settings.remote,
-            f"+refs/heads/{branch}:{reference}",
-        )
+        options = ("--quiet", "--no-tags", "--depth=1")
+        wanted = ("--", self._settings.remote, f"+refs/heads/{branch}:{reference}")
+        done = self._git("fetch", *options, *wanted)
+        other = _OTHER_FORMAT.search(done.stderr) if done.returncode else None
+        if other is not None:
+            self.begin(other[1])
+            done = self._git("fetch", *options, *wanted)
         if done.returncode == 0:
             return self._told("rev-parse", reference)
         if _NO_BRANCH.search(done.stderr):
@@ -220,7 +225,7 @@ def opened(settings: GitOps, credentials: Credentials) -> Iterator[GitRemote]:
     folder = Path(tempfile.mkdtemp(prefix="modelmill-git-"))
     try:
         remote = GitRemote(settings, credentials, folder)
-        remote._told("init", "--quiet", "--bare")
+        remote.begin()
         yield remote
     finally:
         shutil.rmtree(folder, ignore_errors=True)

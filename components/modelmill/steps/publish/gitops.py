@@ -12,19 +12,24 @@ import os
 import random
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from modelmill.core import promotable, registry
+from modelmill.core.channels import Moved
 from modelmill.core.contract import JSON
-from modelmill.core.errors import DeploymentError, GitError, StoreError
+from modelmill.core.errors import DeploymentError, GitError, ModelmillError, StoreError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.steps.publish.git_credentials import Credentials
 from modelmill.steps.publish.git_remote import AwayError, GitRemote, opened
 from modelmill.steps.publish.gitops_settings import GitOps, Review
-from modelmill.steps.publish.overlay import Edit, Finding, Promotion, edit, message
+from modelmill.steps.publish.overlay import Edit, Finding, Promotion, edit, look, message
 from modelmill.steps.publish.pull_requests import PullRequests, State
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,64 @@ class Committed:
         return {"outcome": self.outcome.value, "commit": self.commit, "pull_request": self.pull_request}
 
 
+def require_ready(
+    settings: GitOps,
+    model: str,
+    channel: str,
+    credentials: Credentials | None = None,
+    patience: Patience | None = None,
+) -> None:
+    """Check all of a promotion that can be checked before the channel moves; nothing is pushed.
+
+    The remote answers, has the branch and an overlay for promotions to that channel, and a commit can be made there,
+    signed where there is a key. Whether the server takes a push, the push alone tells.
+
+    Args:
+        settings: The repository.
+        model: The model's name in the registry.
+        channel: The channel.
+        credentials: For the remote; the environment's where left out.
+        patience: How long to go on.
+
+    Raises:
+        DeploymentError: The settings, the overlay or a key are wrong.
+        GitError: The remote is away, or refuses.
+    """
+    try:
+        used = credentials or Credentials.from_environment(os.environ)
+        with opened(settings, used) as remote:
+            base = _patiently(patience or Patience(), lambda: _base(remote, settings))
+            found = look(model, channel, settings.folder(model, channel), lambda path: remote.read(base, path))
+            remote.commit(base, {found.place: found.written or b""}, "A commit that goes nowhere")
+    except ModelmillError as problem:
+        problem.what = f"nothing was moved, neither the channel nor Git: {problem.what}"
+        raise
+
+
+def follow(store: Store, settings: GitOps, done: Moved, progress: Progress, *, back: bool = False) -> Committed:
+    """Commit what a channel names after a move; an error says that the registry has moved, and how Git comes after.
+
+    Args:
+        store: Where the registry and the bundle lie.
+        settings: The repository.
+        done: The move.
+        progress: Told what became of it.
+        back: Whether it was a rollback: one without its target, given once more, would go back once more.
+
+    Raises:
+        ModelmillError: As `release`.
+    """
+    found = done.channel
+    try:
+        return release(store, settings, found.model, found.channel, progress)
+    except ModelmillError as problem:
+        move = f"rollback {found.model} {found.channel} --to" if back else f"promote {found.model} {found.channel}"
+        again = f"modelmill channel {move} {found.bundle}"
+        problem.what = f"the registry's channel names {found.bundle} now, and Git does not: {problem.what}"
+        problem.fix = f"{problem.fix or 'mend that'}. Then, with the same --store and --deployment: {again}"
+        raise
+
+
 def release(
     store: Store,
     settings: GitOps,
@@ -105,6 +168,9 @@ def release(
         StoreError: The store is away, or the bundle is gone.
     """
     promotion = _promotion(store, settings, model, channel, progress)
+    if "://" not in promotion.uri:
+        folder = f"the bundle lies in {promotion.uri}, a folder of this machine"
+        progress.fact(f"git: {folder}, which no cluster reads: for one, promote from a store s3://BUCKET/PREFIX")
     used = credentials or Credentials.from_environment(os.environ)
     with opened(settings, used) as remote:
         done = _Writer(remote, settings, used, promotion, patience or Patience()).write()
@@ -114,7 +180,7 @@ def release(
 
 def _promotion(store: Store, settings: GitOps, model: str, channel: str, progress: Progress) -> Promotion:
     found = registry.show_channel(store, model, channel)
-    record = registry.find_bundle(store, model, found.bundle) if found else None
+    record = registry.served(store, found) if found else None
     if found is None or record is None:
         what = f"the channel {channel} of {model} names no registered bundle"
         raise StoreError(what, where=store.uri, fix="run the recipe again, or promote another bundle")
@@ -133,6 +199,26 @@ def _promotion(store: Store, settings: GitOps, model: str, channel: str, progres
         why=came.why,
         image=settings.image,
     )
+
+
+def _base(remote: GitRemote, settings: GitOps) -> str:
+    """The commit that the branch names now."""
+    base = remote.fetch(settings.branch)
+    if base is None:
+        what = f"the Git repository has no branch {settings.branch}"
+        fix = "make it, with an overlay or empty but for one commit; or name another in git.branch"
+        raise DeploymentError(what, where=settings.remote, fix=fix)
+    return base
+
+
+def _patiently(patience: Patience, attempt: Callable[[], T]) -> T:
+    """What an attempt gives, made again while the remote does not answer."""
+    for number in range(patience.away - 1):
+        try:
+            return attempt()
+        except AwayError:
+            time.sleep(patience.away_seconds * 2**number * random.uniform(0.5, 1))
+    return attempt()
 
 
 class _Writer:
@@ -156,16 +242,9 @@ class _Writer:
         """The commit whose push may have landed though nobody said so."""
 
     def write(self) -> Committed:
-        lost = away = 0
+        lost = 0
         while True:
-            try:
-                done = self._attempt()
-            except AwayError:
-                away += 1
-                if away >= self._patience.away:
-                    raise
-                time.sleep(self._patience.away_seconds * 2 ** (away - 1) * random.uniform(0.5, 1))
-                continue
+            done = _patiently(self._patience, self._attempt)
             if done is not None:
                 return done
             lost += 1
@@ -177,11 +256,7 @@ class _Writer:
     def _attempt(self) -> Committed | None:
         """One round; None where another writer came first."""
         branch, promotion = self._settings.branch, self._promotion
-        base = self._remote.fetch(branch)
-        if base is None:
-            what = f"the Git repository has no branch {branch}"
-            fix = "make it, with an overlay or empty but for one commit; or name another in git.branch"
-            raise DeploymentError(what, where=self._settings.remote, fix=fix)
+        base = _base(self._remote, self._settings)
         found = edit(promotion, self._folder, lambda path: self._remote.read(base, path))
         if found.finding is not Finding.TO_WRITE:
             return self._found(found, base)

@@ -8,6 +8,7 @@ Source: the Kustomize API, kustomize.config.k8s.io/v1alpha1 Component (KEP-1802)
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -84,41 +85,75 @@ class Edit:
     files: Mapping[str, bytes]
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """What lies in the repository where a channel's promotions go.
+
+    Attributes:
+        place: The component's file, which promotions write.
+        written: Its content; None where nothing was promoted yet.
+        move: The number of the move that it has.
+        bare: Whether the overlay that lists it is still to be made.
+        pins: The files in which a person keeps promotions out.
+    """
+
+    place: str
+    written: bytes | None
+    move: int
+    bare: bool
+    pins: list[str]
+
+
+def look(model: str, channel: str, folder: str, read: Read) -> Overlay:
+    """What lies there now, which a promotion of that channel may write to.
+
+    Raises:
+        DeploymentError: The overlay does not list the component, so that nothing would follow from it; it is no YAML;
+            or what lies there is another channel's.
+    """
+    path = f"{folder}/{COMPONENT}/kustomization.yaml"
+    pins: list[str] = []
+    above = ((place, read(place)) for place in (f"{folder}/{name}" for name in _NAMES))
+    place, content = next((found for found in above if found[1] is not None), ("", None))
+    if content is not None:
+        overlay = _mapping(content, place)
+        if _pinned(overlay):
+            pins.append(place)
+        listed = overlay.get("components")
+        if COMPONENT not in [posixpath.normpath(str(item)) for item in (listed if isinstance(listed, list) else [])]:
+            what = f"{place} does not list the component that promotions write, so that nothing would follow"
+            raise DeploymentError(what, where=place, fix=f"add to it:  components: [{COMPONENT}]")
+    written = read(path)
+    now = _mapping(written, path) if written is not None else {}
+    if _pinned(now):
+        pins.append(path)
+    said = _annotations(now)
+    theirs = [str(said.get(f"{PREFIX}{key}", ours)) for key, ours in (("model", model), ("channel", channel))]
+    if theirs != [model, channel]:
+        what = f"{path} is what {' '.join(theirs)} serves, and {model} {channel} would be written over it"
+        fix = "give each its own: {model} and {channel} in git.overlay; or remove that file where it is of the past"
+        raise DeploymentError(what, where="git.overlay", fix=fix)
+    return Overlay(path, written, _move(now), content is None, pins)
+
+
 def edit(promotion: Promotion, folder: str, read: Read) -> Edit:
     """What to write for a promotion, given what lies in the repository now.
 
     Raises:
-        DeploymentError: The overlay does not list the component, so that nothing would follow from it; or it is no
-            YAML.
+        DeploymentError: As `look`.
     """
-    path = f"{folder}/{COMPONENT}/kustomization.yaml"
-    written = read(path)
-    files = {path: _component(promotion)}
-    pinned: list[str] = []
-    for name in _NAMES:
-        content = read(f"{folder}/{name}")
-        if content is not None:
-            overlay, place = _mapping(content, f"{folder}/{name}"), f"{folder}/{name}"
-            if _pinned(overlay):
-                pinned.append(place)
-            listed = overlay.get("components")
-            if COMPONENT not in [str(item).strip("./") for item in (listed if isinstance(listed, list) else [])]:
-                what = f"{place} does not list the component that promotions write, so that nothing would follow"
-                raise DeploymentError(what, where=place, fix=f"add to it:  components: [{COMPONENT}]")
-            break
-    else:
+    found = look(promotion.model, promotion.channel, folder, read)
+    files = {found.place: _component(promotion)}
+    if found.bare:
         files[f"{folder}/{_NAMES[0]}"] = _OVERLAY.encode()
-    now = _mapping(written, path) if written is not None else {}
-    if _pinned(now):
-        pinned.append(path)
-    if written == files[path] and len(files) == 1:
-        return Edit(Finding.SAME, f"{path} names {promotion.bundle} already", {})
-    if pinned:
-        words = f"held back by a pin in Git: {pinned[0]} has {PREFIX}pinned; take it away to let promotions in"
+    if found.written == files[found.place] and not found.bare:
+        return Edit(Finding.SAME, f"{found.place} names {promotion.bundle} already", {})
+    if found.pins:
+        words = f"held back by a pin in Git: {found.pins[0]} has {PREFIX}pinned; take it away to let promotions in"
         return Edit(Finding.PINNED, words, {})
-    move = _move(now)
-    if move > promotion.move:
-        words = f"{path} has move {move} of {promotion.channel} already, which is newer than move {promotion.move}"
+    if found.move > promotion.move:
+        newer = f"newer than move {promotion.move}"
+        words = f"{found.place} has move {found.move} of {promotion.channel} already, which is {newer}"
         return Edit(Finding.NEWER, words, {})
     return Edit(Finding.TO_WRITE, "", files)
 

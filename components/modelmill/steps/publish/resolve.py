@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from modelmill.core.errors import InputError
 from modelmill.core.keys import signing_key
 from modelmill.core.progress import Progress
+from modelmill.core.signer import KEY_VARIABLE
 from modelmill.steps.publish.contract import Settings
 
 
 def resolve(settings: Settings, progress: Progress) -> Settings:
-    """The settings with the fingerprint of the key that the environment names; as they are where it names none.
+    """The settings with who signs: the fingerprint of the key that the environment names, or who does without a key.
 
     Raises:
-        InputError: The key cannot be read, or is no key that signs.
+        InputError: The key cannot be read, or is no key that signs; or there is one, and the deployment says without.
     """
     key = signing_key()
+    if settings.keyless is not None:
+        if key is not None:
+            what = f"the deployment says that {settings.keyless.who.words} signs without a key, and there is a key"
+            raise InputError(
+                what, where=KEY_VARIABLE, fix=f"unset {KEY_VARIABLE}, or take keyless out of the deployment"
+            )
+        return settings.model_copy(update={"signer": settings.keyless.who.words})
     return settings if key is None else settings.model_copy(update={"signer": key.public.fingerprint})

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from modelmill.core import bundle as bundles
 from modelmill.core import history, registry
 from modelmill.core.contract import Report
-from modelmill.core.evidence import LaneEvidence
+from modelmill.core.evidence import TRIALS, LaneEvidence
 from modelmill.core.progress import Progress
 from modelmill.reports.render import render_run
 from modelmill.reports.unrendered import rendered
-from modelmill.reports.view import RunStatus, RunView
+from modelmill.reports.view import RunStatus, RunView, unavailable_in_words
 from modelmill.steps.publish import assemble, card, materials, provenance, sign, summary
 from modelmill.steps.publish.contract import Inputs, Outputs, Settings
 
@@ -41,11 +41,14 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         evidence[verdict] = assemble.write_document(directory / verdict, found.model_dump(mode="json"))
         choice = f"{folder}/{bundles.CHOICE}"
         evidence[choice] = assemble.write_document(directory / choice, lane.choice)
+        if lane.trials:
+            trials = f"{folder}/{TRIALS}"
+            evidence[trials] = assemble.write_document(directory / trials, lane.trials)
     recipe = directory / assemble.RECIPE
     evidence[assemble.RECIPE] = assemble.write_document(recipe, settings.recipe)
     digest = bundles.digest_of(files)
     told = history.of(path for port in (inputs.models, inputs.choices, inputs.verdicts) for path in port.values())
-    report = rendered(lambda: _report(settings, digest, shown, refused), settings.model, progress)
+    report = rendered(lambda: _report(settings, digest, shown, lanes), settings.model, progress)
     for name, text in (
         (assemble.CARD, card.write(settings, digest, passed, paths, refused, provenance.licence_of(told))),
         (assemble.REPORT, report),
@@ -62,15 +65,21 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
         signed = sign.envelope_of(statement, key)
         evidence[bundles.SIGNED_PROVENANCE] = assemble.write_text(directory / bundles.SIGNED_PROVENANCE, signed)
     document = bundles.write_bundle(directory, settings.model, placed, files, evidence)
-    if key is not None:
-        sign.write(directory, document, key)
+    signer = settings.keyless.who if settings.keyless else key
+    if signer is not None:
+        sign.write(directory, document, signer)
     for lane in refused:
         progress.fact(f"{lane.target} is left out: {lane.evidence.verdict.value}")
+    for lane in passed:
+        untried = lane.evidence.untried
+        if untried is not None:
+            progress.fact(f"{lane.target} was not tried in a server: {untried or 'no smoke test'}")
     return Report(
         facts={
             "bundle": document.digest,
             "lanes": {target: lane.path for target, lane in document.lanes.items()},
             "left_out": [lane.target for lane in refused],
+            "unavailable": list(settings.unavailable),
             "size_bytes": sum(entry.size for entry in files.values()),
         }
     )
@@ -83,15 +92,19 @@ def _targets(settings: Settings) -> list[str]:
     return [name for name in named if isinstance(name, str)]
 
 
-def _report(settings: Settings, digest: str, lanes: Sequence[LaneEvidence], refused: Sequence[assemble.Lane]) -> str:
+def _report(settings: Settings, digest: str, shown: Sequence[LaneEvidence], lanes: Sequence[assemble.Lane]) -> str:
     return render_run(
         RunView(
             title=settings.model,
             status=RunStatus.ASSEMBLED,
-            lanes=list(lanes),
+            lanes=list(shown),
+            searches={lane.target: lane.tried for lane in lanes if lane.passed and lane.tried},
             recipe=settings.recipe,
             bundle=digest,
             channel=settings.channel,
-            warnings=[card.left_out(lane) for lane in refused],
+            warnings=[
+                *(card.left_out(lane) for lane in lanes if not lane.passed),
+                *(unavailable_in_words(name, why) for name, why in settings.unavailable.items()),
+            ],
         )
     )

@@ -8,6 +8,7 @@ import modelmill
 from modelmill.core.contract import JSON
 from modelmill.core.evidence import EncoderLatency
 from modelmill.core.history import History
+from modelmill.core.smoke import Smoke, SmokeState
 from modelmill.steps.publish.assemble import Lane
 from modelmill.steps.publish.contract import Settings
 
@@ -40,6 +41,7 @@ def summary(
         "modelmill": modelmill.__version__,
         "lanes": {lane.target: {"path": paths[lane.target], **_lane(lane)} for lane in passed},
         "left_out": {lane.target: _lane(lane) for lane in refused},
+        "unavailable": dict(settings.unavailable),
         "steps": {key: {"step": made.step, "image": made.image} for key, made in history.steps.items()},
     }
 
@@ -60,6 +62,7 @@ def _lane(lane: Lane) -> dict[str, object]:
         "candidate_ci": list(evidence.candidate_ci),
         "drop_points": evidence.drop_points,
         "drop_points_ci": list(evidence.drop_points_ci),
+        "against": {name.value: other.model_dump(mode="json") for name, other in evidence.against.items()},
         "precision": evidence.precision,
         "hardware_class": measured.hardware_class,
         "latency": [_cell(cell) for cell in measured.latency],
@@ -68,8 +71,19 @@ def _lane(lane: Lane) -> dict[str, object]:
         "size_bytes": measured.size_bytes,
         "size_ratio": measured.size_ratio,
         "packages": dict(measured.packages),
+        "smoke": _smoke(evidence.smoke),
         "digests": dict(evidence.digests),
     }
+
+
+def _smoke(smoke: Smoke | None) -> dict[str, JSON]:
+    """What the smoke test found, without its single timings and rows."""
+    if smoke is None:
+        return {"state": SmokeState.NOT_RUN.value}
+    found: dict[str, JSON] = smoke.model_dump(
+        mode="json", exclude={"format": True, "files": True, "differences": True, "latency": {"samples_ms"}}
+    )
+    return found
 
 
 def _cell(cell: EncoderLatency) -> dict[str, JSON]:

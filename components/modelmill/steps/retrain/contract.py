@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from modelmill.core.contract import Closed, KeyOn, PortType, StepContract, port, scratch
+from modelmill.step_settings import StepSettings
 
 _HEAD_LEARNING_RATE = 6e-3
 
@@ -68,7 +69,7 @@ class FineTune(Closed):
 Method = Annotated[NoTraining | FineTune, Field(discriminator="method")]
 
 
-class Settings(Closed):
+class Settings(StepSettings):
     """How to retrain."""
 
     task: str = Field(description="the ML task: text-classification")

@@ -78,10 +78,14 @@ def destination(directory: Path, name: str, purpose: Purpose) -> Path:
     """Where a source's file is copied to, its folders made.
 
     Raises:
-        InputError: The name, which comes from outside, would leave ``directory``.
+        InputError: The name, which comes from outside, would leave ``directory``, or holds a backslash.
     """
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+    if "\\" in name:
+        # On other systems it separates folders.
+        what = f"the source lists a file named {name!r}, and no name here may hold a backslash"
+        raise purpose.error(what, where=purpose.field, fix="rename the file")
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
         what = f"the source lists a file named {name!r}, which would leave its folder"
         raise purpose.error(what, where=purpose.field, fix="do not use this source")
     target = directory / path

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelmill.measuring.batch_plan import plan_batches
+from modelmill.core.batch_plan import plan_batches
 
 
 def test_every_row_stands_in_exactly_one_batch_within_both_bounds() -> None:

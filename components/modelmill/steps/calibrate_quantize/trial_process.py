@@ -1,0 +1,257 @@
+"""The process that tries candidates: it makes, runs and times them, so that one that crashes its runtime ends alone.
+
+It reads asks from stdin and writes answers to stdout, a line of JSON each, until stdin ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+
+from modelmill.core.batch_plan import BatchPlan
+from modelmill.core.errors import ModelmillError
+from modelmill.core.model import read_model, write_model
+from modelmill.core.progress import SilentProgress
+from modelmill.core.rows import read_dataset, read_rows
+from modelmill.measuring.cells import fit_cells
+from modelmill.measuring.models import graph_bytes
+from modelmill.measuring.predicting import join, padded_batches, plan_of, predict
+from modelmill.measuring.ratios import ratio
+from modelmill.measuring.rounds import Call, Rounds, interleave
+from modelmill.steps.calibrate_quantize.contract import Variant
+from modelmill.steps.calibrate_quantize.trial_asks import Answer, Ask, Job, Subject, Work
+from modelmill.steps.calibrate_quantize.trials import Judged, Screened, Timed, TimedCell
+from modelmill.steps.calibrate_quantize.variants import make_variant, product_names, quantizes_pairs
+from modelmill.targets.base import Session
+from modelmill.targets.pytorch import load_processor
+from modelmill.targets.registry import open_session_of
+from modelmill.tasks import registry
+from modelmill.tasks.base import Batch
+
+PROBES = 64
+"""Tune rows whose outputs are compared at first sight, and that are tried beside other rows."""
+MIXED = 8
+"""Rows of a mixed batch, as a server gathers in milliseconds."""
+PADDING = 16
+"""Tokens by which a row is padded more, to see whether that moves it."""
+TEXTS = 64
+TEXTS_A_BATCH = 32
+"""Texts that are timed at their real lengths, in batches as they come."""
+LEAST_ROUNDS = 4
+KEPT = 6
+"""Made models that are kept on disk, the last used ones."""
+TEXTS_CELL = "texts"
+
+
+class Workshop:
+    """All that trying candidates shares.
+
+    Args:
+        job: What the search is about.
+        folder: Where candidates are made.
+
+    Raises:
+        ModelmillError: The unquantized model, its tokenizer or the rows are broken.
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self._job, self._folder = job, folder
+        self._task = registry.get(job.task)
+        self._document = read_model(job.model)
+        self._processor = load_processor(job.model)
+        rows = list(read_rows(job.tune))
+        self._features = self._task.encode(self._processor, rows, self._document.max_length)
+        self._references = self._task.references(rows, read_dataset(job.tune).labels)
+        self._plan = plan_of(self._features)
+        step = max(1, len(rows) // PROBES)
+        self._probes = list(range(0, len(rows), step))[:PROBES]
+        self._made: OrderedDict[str, Path] = OrderedDict()
+        self._number = 0
+        self._unquantized = open_session_of(job.runtime)(job.model, job.threads)
+        self._workloads = self._all_workloads()
+        self._expected: np.ndarray | None = None
+        self._expected_probes = self._outputs(self._unquantized, self._alone())
+
+    def answer(self, ask: Ask) -> Answer:
+        """Do what is asked."""
+        first = ask.subjects[0]
+        match ask.work:
+            case Work.SCREEN:
+                return Answer(screened=self._screen(first, ask))
+            case Work.JUDGE:
+                return Answer(judged=self._judge(first))
+            case Work.RANK_PRODUCTS:
+                return Answer(products=self._rank_products(first.variant))
+            case Work.TIME:
+                return Answer(timed=self._time([self._open(item) for item in ask.subjects], ask))
+
+    def _screen(self, subject: Subject, ask: Ask) -> Screened:
+        session = self._open(subject)
+        deviation = self._deviation(session)
+        (timed,) = self._time([session], ask)
+        directory = self._make(subject.variant)
+        size = graph_bytes(directory, read_model(directory))
+        return Screened(size_bytes=size, deviation=deviation, timed=timed)
+
+    def _judge(self, subject: Subject) -> Judged:
+        # One thread each: workers run whole batches side by side.
+        session = self._open(subject, threads=1)
+        if self._expected is None:
+            alone = open_session_of(self._job.runtime)(self._job.model, 1)
+            self._expected = self._predicted(alone)
+        outputs = self._predicted(session)
+        decoded = self._task.decode(outputs)
+        right = np.asarray(self._task.correct(decoded, self._references), bool)
+        before = np.asarray(self._task.correct(self._task.decode(self._expected), self._references), bool)
+        changed, moved = np.zeros(len(self._probes), bool), 0.0
+        for plan, padding in ((self._alone(), 0), (self._shuffled(), 0), (self._alone(), PADDING)):
+            found = self._outputs(session, plan, padding)
+            moved = max(moved, float(np.abs(found - outputs[self._probes]).max()))
+            differs = self._task.decode(found) != decoded[self._probes]
+            changed |= differs.reshape(len(differs), -1).any(axis=1)
+        # A row counts as right where it is right whatever stands beside it.
+        right[np.asarray(self._probes)[changed]] = False
+        return Judged(
+            rows=len(right),
+            lost=int((before & ~right).sum()),
+            gained=int((~before & right).sum()),
+            neighbours=len(self._probes),
+            flips=int(changed.sum()),
+            moved=moved / self._scale(),
+        )
+
+    def _rank_products(self, variant: Variant) -> dict[str, float]:
+        names = product_names(self._job.model, quantizes_pairs(variant.scheme, self._job.runtime))
+        found = {}
+        for name in names:
+            alone = variant.model_copy(update={"keep_float": [other for other in names if other != name]})
+            found[name] = self._deviation(self._open(Subject(variant=alone)))
+        return found
+
+    def _deviation(self, session: Session) -> float:
+        return float(np.abs(self._outputs(session, self._alone()) - self._expected_probes).max()) / self._scale()
+
+    def _scale(self) -> float:
+        return float(np.abs(self._expected_probes).max()) or 1.0
+
+    def _time(self, sessions: Sequence[Session], ask: Ask) -> list[Timed]:
+        cells: list[list[TimedCell]] = [[] for _ in sessions]
+        for name, (batches, call_of) in self._workloads.items():
+            if not ask.single_rows and max(len(next(iter(batch.values()))) for batch in batches) == 1:
+                continue
+            calls = {"": call_of(self._unquantized)} | {str(index): call_of(one) for index, one in enumerate(sessions)}
+            rounds = interleave(calls, seconds=ask.seconds, seed=self._job.seed, least=LEAST_ROUNDS)
+            for index, timed in enumerate(cells):
+                timed.append(_cell(name, rounds, str(index), self._job.seed))
+        return [Timed(cells=timed) for timed in cells]
+
+    def _all_workloads(self) -> Mapping[str, tuple[Sequence[Batch], Callable[[Session], Call]]]:
+        """Workload → its batches, and what calls a session with them."""
+        found: dict[str, Sequence[Batch]] = {}
+        for cell in fit_cells(self._job.cells, self._document.max_length)[0]:
+            batch = self._task.sample(self._processor, cell.batch_size, cell.sequence_length, self._job.seed)
+            found[f"batch {cell.batch_size}, length {cell.sequence_length}"] = [batch]
+        count = min(TEXTS, len(self._features))
+        plan = BatchPlan(
+            tuple(tuple(range(start, min(start + TEXTS_A_BATCH, count))) for start in range(0, count, TEXTS_A_BATCH))
+        )
+        found[TEXTS_CELL] = padded_batches(self._task, self._processor, self._features, plan)
+        return {name: (batches, _caller(batches)) for name, batches in found.items()}
+
+    def _predicted(self, session: Session) -> np.ndarray:
+        found = predict(session, self._task, self._processor, self._features, self._plan, workers=self._job.threads)
+        return join([found], len(self._features))
+
+    def _outputs(self, session: Session, plan: Sequence[Sequence[int]], padding: int = 0) -> np.ndarray:
+        """Outputs of the probes, in their order, each batch padded by some tokens more than it needs."""
+        kept: dict[int, np.ndarray] = {}
+        for rows in plan:
+            features = [self._features[row] for row in rows]
+            longest = max(len(column) for row in features for column in row.values())
+            length = min(longest + padding, self._document.max_length)
+            batch = self._task.collate(self._processor, features, length)
+            outputs = np.asarray(self._task.outputs_of(session.run(batch)), np.float32)
+            kept.update(zip(rows, outputs, strict=True))
+        return np.stack([kept[row] for row in self._probes])
+
+    def _alone(self) -> list[list[int]]:
+        return [[row] for row in self._probes]
+
+    def _shuffled(self) -> list[list[int]]:
+        order = np.random.default_rng(self._job.seed).permutation(self._probes).tolist()
+        return [order[start : start + MIXED] for start in range(0, len(order), MIXED)]
+
+    def _open(self, subject: Subject, threads: int | None = None) -> Session:
+        directory = self._make(subject.variant)
+        document = read_model(directory)
+        if document.micro_batching != subject.micro_batching:
+            write_model(directory, document.model_copy(update={"micro_batching": subject.micro_batching}))
+        return open_session_of(self._job.runtime)(directory, threads or self._job.threads)
+
+    def _make(self, variant: Variant) -> Path:
+        key = variant.model_dump_json()
+        if key in self._made:
+            self._made.move_to_end(key)
+            return self._made[key]
+        self._number += 1
+        directory = self._folder / f"{self._number:04d}"
+        directory.mkdir()
+        job = self._job
+        make_variant(job.model, job.calibrate, directory, variant, self._task, job.runtime, SilentProgress())
+        self._made[key] = directory
+        while len(self._made) > KEPT:
+            rmtree(self._made.popitem(last=False)[1])
+        return directory
+
+
+def _caller(batches: Sequence[Batch]) -> Callable[[Session], Call]:
+    def of(session: Session) -> Call:
+        def call(_: int) -> None:
+            for batch in batches:
+                session.run(batch)
+
+        return call
+
+    return of
+
+
+def _cell(workload: str, rounds: Rounds, name: str, seed: int) -> TimedCell:
+    found = ratio(rounds, "", name, seed=seed)
+    return TimedCell(name=workload, ms=rounds.percentile_ms(name, 50), gain=found.value, gain_ci=found.interval)
+
+
+def main() -> None:
+    """``python -m modelmill.steps.calibrate_quantize.trial_process JOB``: asks on stdin, answers on stdout."""
+    # What libraries print must not stand between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    file = Path(sys.argv[1])
+    try:
+        workshop = Workshop(Job.model_validate_json(file.read_bytes()), file.parent)
+    except ModelmillError as error:
+        sys.exit(error.what)
+    answers.write("ready\n")
+    answers.flush()
+    for line in sys.stdin:
+        ask = Ask.model_validate_json(line)
+        begun = time.monotonic()
+        try:
+            answer = workshop.answer(ask)
+        except ModelmillError as error:
+            answer = Answer(failure=error.what)
+        except Exception as error:  # runtimes and rewriters have errors of their own; the search names them and goes on
+            answer = Answer(failure=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+        taken = answer.model_copy(update={"seconds": time.monotonic() - begun})
+        answers.write(taken.model_dump_json() + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What the search knows of each candidate it tried: ``trials.json``, the journal's lines, and the report's table."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from modelmill.core.contract import Closed
+from modelmill.core.evidence import Interval, Tried
+from modelmill.core.model import MicroBatching
+from modelmill.measuring.noninferiority import tango_bounds
+from modelmill.steps.calibrate_quantize.contract import Bound, Variant
+
+
+class TimedCell(Closed):
+    """One workload: the candidate against the unquantized model of the lane."""
+
+    name: str = Field(description="batch 1, length 128; or: texts")
+    ms: float = Field(description="median of a call")
+    gain: float = Field(description="the unquantized model's median over this one's")
+    gain_ci: Interval = Field(description="two-sided, within one process")
+
+
+class Timed(Closed):
+    """How fast a candidate is."""
+
+    cells: list[TimedCell] = Field(min_length=1)
+
+    @property
+    def gain(self) -> float:
+        """Over the unquantized model: the geometric mean of the cells, each counting alike."""
+        return math.exp(sum(math.log(cell.gain) for cell in self.cells) / len(self.cells))
+
+    @property
+    def least_gain(self) -> float:
+        """The same of the intervals' lower ends."""
+        return math.exp(sum(math.log(cell.gain_ci[0]) for cell in self.cells) / len(self.cells))
+
+
+class Screened(Closed):
+    """What a candidate is at first sight."""
+
+    size_bytes: int
+    deviation: float = Field(description="largest difference of outputs on a few tune rows, over the outputs' scale")
+    timed: Timed
+
+
+class Judged(Closed):
+    """A candidate on all tune rows, held against the unquantized model."""
+
+    rows: int
+    lost: int = Field(description="rows that only the unquantized model gets right in every batch tried")
+    gained: int = Field(description="rows that only the candidate gets right")
+    neighbours: int = Field(description="rows tried beside others, alone, and with more padding")
+    flips: int = Field(description="of those, predictions that changed")
+    moved: float = Field(description="largest change of their outputs, over the outputs' scale")
+
+    @property
+    def drop_points(self) -> float:
+        """Points of accuracy lost."""
+        return 100 * (self.lost - self.gained) / self.rows
+
+    def worst_points(self, confidence: float) -> float:
+        """Points that may be lost at most, at a one-sided confidence (Tango 1998)."""
+        return 100 * float(tango_bounds(self.lost, self.gained, self.rows, confidence)[1])
+
+
+class Trial(Closed):
+    """One candidate, as far as it was looked at."""
+
+    name: str
+    variant: Variant
+    micro_batching: MicroBatching | None = None
+    failure: str | None = Field(None, description="why it could not be tried: what the runtime said, or how it died")
+    screened: Screened | None = None
+    judged: Judged | None = None
+    final: Timed | None = Field(None, description="timed again, longer, beside the other finalists")
+
+    @property
+    def timed(self) -> Timed | None:
+        """The best knowledge of its speed."""
+        return self.final or (self.screened.timed if self.screened else None)
+
+    @property
+    def gain(self) -> float:
+        """Its gain over the unquantized model; 0 where it was never timed."""
+        return self.timed.gain if self.timed else 0.0
+
+
+class TrialTable(Closed):
+    """``trials.json``: beside the choice, for people and the report."""
+
+    format: int = 1
+    threads: int
+    bound: Bound
+    unquantized_bytes: int
+    seconds: float = Field(description="that the search took, killed attempts' trials included")
+    notes: list[str] = Field(default_factory=list)
+    trials: list[Trial]
+    chosen: int = Field(description="index of the chosen trial")
+    tried: list[Tried] = Field(default_factory=list, description="the trials as a report shows them")
+
+    def rows(self) -> list[Tried]:
+        """The trials as a report shows them."""
+        rows = []
+        for index, trial in enumerate(self.trials):
+            judged, screened = trial.judged, trial.screened
+            refusal = refused_for(trial, self.bound, self.unquantized_bytes)
+            rows.append(
+                Tried(
+                    name=trial.name,
+                    chosen=index == self.chosen,
+                    passes=None if judged is None else refusal is None,
+                    failure=trial.failure or (refusal if judged is not None else None),
+                    gain=round(trial.gain, 4) if screened else None,
+                    size_bytes=screened.size_bytes if screened else None,
+                    deviation=round(screened.deviation, 5) if screened else None,
+                    drop_points=round(judged.drop_points, 4) if judged else None,
+                    worst_points=round(judged.worst_points(self.bound.confidence), 4) if judged else None,
+                    flips=judged.flips if judged else None,
+                )
+            )
+        return rows
+
+
+def decidable(rows: int, bound: Bound) -> bool:
+    """Whether so many rows could show that a model that answers like the unquantized one is within the bound."""
+    return 100 * float(tango_bounds(0, 0, rows, bound.confidence)[1]) <= bound.max_drop_points
+
+
+def excess_points(judged: Judged, bound: Bound) -> float:
+    """Points by which a candidate misses the bound on the drop; 0 or less: it is within.
+
+    With too few rows to decide, what is lost on them is compared, without an interval.
+    """
+    if decidable(judged.rows, bound):
+        return judged.worst_points(bound.confidence) - bound.max_drop_points
+    return judged.drop_points - bound.max_drop_points
+
+
+def refused_for(trial: Trial, bound: Bound, unquantized_bytes: int) -> str | None:
+    """Why a judged candidate does not pass; None: it does."""
+    if trial.judged is None or trial.screened is None:
+        return "it was not judged"
+    over = excess_points(trial.judged, bound)
+    if over > 0:
+        return f"its accuracy may fall {over + bound.max_drop_points:.2f} points"
+    ratio = trial.screened.size_bytes / unquantized_bytes
+    if bound.max_size_ratio is not None and ratio > bound.max_size_ratio:
+        return f"its size is {ratio:.3f} of the unquantized model's"
+    if bound.max_batch_flips is not None and trial.judged.flips > bound.max_batch_flips:
+        return f"{trial.judged.flips} predictions change with their batch"
+    return None

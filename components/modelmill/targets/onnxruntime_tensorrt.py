@@ -1,0 +1,85 @@
+"""ONNX Runtime on an NVIDIA GPU: the TensorRT provider, what it does not take on CUDA's.
+
+Source of the options: onnxruntime.ai, TensorRT Execution Provider, "Configurations" and "Explicit shape range for
+dynamic shape input". No option names a precision: then the provider builds networks that keep each type that the graph
+states (onnxruntime#18707), float32 islands and int8 included, where ``trt_fp16_enable`` lets TensorRT decide; NVIDIA's
+"Explicit Quantization" says the same of its own flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelmill.core.cache import cache_directory
+from modelmill.core.model import Component, ShapeProfile, Tensor, read_model
+from modelmill.targets.base import Runtime
+from modelmill.targets.chain import ChainSession
+from modelmill.targets.onnxruntime_cuda import (
+    CUDA,
+    CUDA_OPTIONS,
+    TENSORRT,
+    Providers,
+    open_on,
+    require_provider_of,
+)
+
+
+def open_session(directory: Path, threads: int) -> ChainSession:
+    """Load the model artifact in ``directory`` onto the GPU; the first time TensorRT builds an engine, for minutes.
+
+    Args:
+        directory: What an export, optimize or calibrate-quantize step wrote.
+        threads: Of what runs on the CPU beside it.
+
+    Raises:
+        HardwareError: There is no GPU, or its driver, CUDA's or TensorRT's libraries are not.
+        ModelError: A graph is damaged, or its inputs and outputs are not those of model.json.
+    """
+    require_provider_of(Runtime.ONNXRUNTIME_TENSORRT)
+    shapes, engines = read_model(directory).shapes, cache_directory() / "tensorrt"
+    # An engine is code: nobody else may put one there.
+    engines.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def providers(component: Component) -> Providers:
+        return [(TENSORRT, provider_options(component, shapes, engines)), (CUDA, CUDA_OPTIONS)]
+
+    return open_on(directory, threads, Runtime.ONNXRUNTIME_TENSORRT, providers)
+
+
+def provider_options(component: Component, shapes: ShapeProfile | None, engines: Path) -> dict[str, str]:
+    """The provider's options for a graph.
+
+    Args:
+        component: Its inputs.
+        shapes: What an engine is built for; None: for the shapes that come, and anew where others do.
+        engines: Where engines are kept; the provider names them by graph, GPU and version.
+    """
+    found = {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(engines),
+    }
+    profiles = None if shapes is None else _profiles(component.inputs, shapes)
+    return {**found, **(profiles or {})}
+
+
+def _profiles(inputs: list[Tensor], shapes: ShapeProfile) -> dict[str, str] | None:
+    """Smallest, usual and largest shape of all inputs; None where an axis is neither of rows nor of tokens."""
+    ends: dict[str, Mapping[str, int]] = {
+        "min": {"batch": 1, "sequence": 1},
+        "opt": {"batch": shapes.usual_batch, "sequence": shapes.usual_length},
+        "max": {"batch": shapes.largest_batch, "sequence": shapes.largest_length},
+    }
+    axes = {size for item in inputs for size in item.shape if isinstance(size, str)}
+    if not axes <= {"batch", "sequence"}:
+        return None
+
+    def shape(item: Tensor, sizes: Mapping[str, int]) -> str:
+        return "x".join(str(sizes[size] if isinstance(size, str) else size) for size in item.shape)
+
+    return {
+        f"trt_profile_{end}_shapes": ",".join(f"{item.name}:{shape(item, sizes)}" for item in inputs)
+        for end, sizes in ends.items()
+    }

@@ -1,0 +1,45 @@
+"""Temporary folders go with the process that made them, or at the next start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from modelmill.runners import temporary
+
+_HOLDS_A_FOLDER = """
+import time
+from modelmill.runners import temporary
+with temporary.folder("held") as path:
+    (path / "file").write_text("x")
+    print(path, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_of_one_who_lives_stays_and_a_killed_ones_goes_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "modelmill-of-somebody").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", _HOLDS_A_FOLDER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as holder:
+        assert holder.stdout is not None
+        held = Path(holder.stdout.readline().strip())
+        with temporary.folder("mine") as mine:
+            assert held.is_dir()
+            with temporary.folder("other"):
+                assert mine.is_dir()
+        assert not mine.exists()
+        holder.send_signal(signal.SIGKILL)
+    assert held.is_dir()
+    with temporary.folder("mine"):
+        assert not held.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["modelmill-of-somebody"]
