@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,3 +44,25 @@ def test_a_folder_of_one_who_lives_stays_and_a_killed_ones_goes_at_the_next_star
     with temporary.folder("mine"):
         assert not held.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["modelmill-of-somebody"]
+
+
+def test_a_folder_that_goes_while_others_are_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stays = tmp_path / "modelmill-stays"
+    goes = tmp_path / "modelmill-goes"
+    stays.mkdir()
+    goes.mkdir()
+    real_scandir = os.scandir
+
+    def scan_and_remove(path: str) -> object:
+        with real_scandir(path) as found:
+            items = list(found)
+        goes.rmdir()
+        return contextlib.nullcontext(iter(items))
+
+    monkeypatch.setattr(os, "scandir", scan_and_remove)
+    with temporary.folder("mine") as mine:
+        assert mine.is_dir()
+    assert stays.is_dir()

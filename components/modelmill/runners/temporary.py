@@ -39,16 +39,14 @@ def folder(subject: str) -> Iterator[Path]:
 
 
 def _remove_left() -> None:
+    user = os.getuid()
     with os.scandir(tempfile.gettempdir()) as found:
-        mine = [
-            Path(item.path)
-            for item in found
-            if item.name.startswith(_PREFIX)
-            and item.is_dir(follow_symlinks=False)
-            and item.stat(follow_symlinks=False).st_uid == os.getuid()
-        ]
-    for left in mine:
-        # Locked, it is in use; without the file it is another's, or is gone meanwhile.
-        with contextlib.suppress(OSError), (left / _OWNER).open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
+        named = [item for item in found if item.name.startswith(_PREFIX)]
+    for item in named:
+        # Locked, it is in use; without the file it is another's. Any of them may go meanwhile, by its owner's hand.
+        with contextlib.suppress(OSError):
+            if item.stat(follow_symlinks=False).st_uid != user or not item.is_dir(follow_symlinks=False):
+                continue
+            with (Path(item.path) / _OWNER).open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(item.path, ignore_errors=True)
