@@ -20,7 +20,7 @@ from modelmill.core.progress import LineProgress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.measuring.models import open_artifact
 from modelmill.measuring.ratios import ratio
-from modelmill.measuring.rounds import interleave
+from modelmill.measuring.rounds import Rounds, interleave
 from modelmill.targets.base import Runtime
 from modelmill.targets.pytorch import load_processor
 from modelmill.tasks import registry
@@ -101,10 +101,11 @@ def main() -> None:
     texts = rows[:TEXTS]
     parts = [list(range(start, start + TEXTS_A_BATCH)) for start in range(0, len(texts), TEXTS_A_BATCH)]
     cells["texts"] = batches_of(texts, parts)
-    table = time_all(runs, cells, asked.seconds)
+    timed = time_all(runs, cells, asked.seconds)
     result = {
         "hardware": hardware.cpu().hardware_class,
-        "cells": table,
+        "cells": {cell: over_baseline(rounds) for cell, rounds in timed.items()},
+        "against_peers": {cell: against_peers(rounds) for cell, rounds in timed.items()},
         "accuracy": accuracy,
         "size_ratio": {name: size / (checkpoint / "model.safetensors").stat().st_size for name, size in sizes.items()},
         "failures": failures,
@@ -202,25 +203,52 @@ def open_peers(
 
 def time_all(
     runs: Mapping[str, Run], cells: Mapping[str, Sequence[Mapping[str, np.ndarray]]], seconds: float
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Cell → model → milliseconds and the speed-up over the baseline with its interval."""
+) -> dict[str, Rounds]:
+    """Cell → the timings of all models."""
     progress = LineProgress(sys.stderr)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, Rounds] = {}
     for cell, batches in cells.items():
 
         def call_of(run: Run, batches: Sequence[Mapping[str, np.ndarray]] = batches) -> Any:
             return lambda _: [run(batch) for batch in batches]
 
         with progress.bar(cell, seconds, "s") as bar:
-            rounds = interleave({name: call_of(run) for name, run in runs.items()}, seconds=seconds, seed=0, bar=bar)
-        found[cell] = {}
-        for name in runs:
-            times = ratio(rounds, BASELINE, name)
-            found[cell][name] = {
-                "ms": rounds.percentile_ms(name, 50),
-                "speedup": times.value,
-                "speedup_ci": list(times.interval),
-            }
+            calls = {name: call_of(run) for name, run in runs.items()}
+            found[cell] = interleave(calls, seconds=seconds, seed=0, bar=bar)
+    return found
+
+
+def over_baseline(rounds: Rounds) -> dict[str, dict[str, Any]]:
+    """Model → milliseconds and the speed-up over the baseline with its interval."""
+    found = {}
+    for name in rounds.seconds:
+        times = ratio(rounds, BASELINE, name)
+        found[name] = {
+            "ms": rounds.percentile_ms(name, 50),
+            "speedup": times.value,
+            "speedup_ci": list(times.interval),
+        }
+    return found
+
+
+def against_peers(rounds: Rounds) -> dict[str, dict[str, Any]]:
+    """Engine, or "any" → how many times as fast the line's fastest model there is as the fastest peer there."""
+    engines = {peer.name: peer.engine for peer in PEERS} | {name: runtime.value for name, runtime in OURS.items()}
+    found = {}
+    for scope in ("any", *(runtime.value for runtime in OURS.values())):
+        there = [name for name in rounds.seconds if scope in {"any", engines[name]}]
+        ours, peer = (
+            min((name for name in there if (name in OURS) is mine), key=lambda name: rounds.percentile_ms(name, 50))
+            for mine in (True, False)
+        )
+        times = ratio(rounds, peer, ours)
+        found[scope] = {
+            "ours": ours,
+            "peer": peer,
+            "same_engine": engines[ours] == engines[peer],
+            "ratio": times.value,
+            "ratio_ci": list(times.interval),
+        }
     return found
 
 
@@ -247,8 +275,24 @@ def markdown(result: Mapping[str, Any]) -> str:
             low, high = entry["speedup_ci"]
             words.append(f"{entry['speedup']:.2f} ± {(high - low) / 2:.2f}")
         lines.append("| " + " | ".join(words) + " |")
+    scopes = list(next(iter(result["against_peers"].values())))
+    lines += ["", "Our fastest over the fastest peer, [95 % interval]; a tie where the interval holds 1.", ""]
+    lines += ["| cell | " + " | ".join(f"on {scope}" for scope in scopes) + " |", "| --- |" + " --- |" * len(scopes)]
+    for cell, found in result["against_peers"].items():
+        lines.append("| " + " | ".join([cell, *(versus(found[scope]) for scope in scopes)]) + " |")
     lines += ["", *(f"{name}: not made: {why}" for name, why in result["failures"].items())]
     return "\n".join(lines) + "\n"
+
+
+def versus(found: Mapping[str, Any]) -> str:
+    """A ratio with its interval, whose models they are, and whether it is a tie."""
+    low, high = found["ratio_ci"]
+    words = (
+        f"{found['ratio']:.2f} [{low:.2f}, {high:.2f}] ({found['ours'].removeprefix('modelmill on ')}; {found['peer']}"
+    )
+    if found["same_engine"]:
+        words += ", the same engine"
+    return words + (": a tie)" if low <= 1 <= high else ")")
 
 
 if __name__ == "__main__":
