@@ -83,9 +83,9 @@ test-slow: $(INSTALLED) $(AIRFLOW_INSTALLED) $(OPTIMUM_INSTALLED) $(TRITON_INSTA
 figures: $(INSTALLED) $(TRITON_INSTALLED) system-packages ## measure what the README states, on a quiet machine: the better part of an hour
 	$(BIN)/python -m pytest -m figures -s $(PYTEST_ARGS)
 
-# Timings against the peers', in one process, for the README's table: half an hour, on a quiet machine.
+# Timings against the peers', for the README's table: half an hour, on a quiet machine.
 bench-peers: $(INSTALLED) $(OPTIMUM_INSTALLED) $(PEERS_INSTALLED) ## time the line's models against the peers' (BENCH_ARGS adds options)
-	$(BIN)/python tests/peers/bench_peers.py $(BENCH_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m peers.bench_peers $(BENCH_ARGS)
 
 lint: lint-style lint-format lint-types lint-imports lint-docs lint-images ## every check that reads the source and runs none of it
 

@@ -1,12 +1,16 @@
-"""Times the line's models against the peers' in one process: ``make bench-peers``; README.md beside it says how."""
+"""Times the line's models against the peers': ``make bench-peers``; README.md beside it says how."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +20,28 @@ from scipy import stats
 
 from modelmill.core import hardware
 from modelmill.core.batch_plan import plan_batches
-from modelmill.core.progress import LineProgress
-from modelmill.core.rows import read_dataset, read_rows
+from modelmill.core.rows import Row, read_dataset, read_rows
 from modelmill.measuring.models import open_artifact
-from modelmill.measuring.ratios import ratio
-from modelmill.measuring.rounds import Rounds, interleave
-from modelmill.targets.base import Runtime
 from modelmill.targets.pytorch import load_processor
 from modelmill.tasks import registry
-from peers import PEERS, Run
+from peers.peers import PEERS
+from peers.table import against_peers, markdown, noise_of, over_baseline
+from peers.time_models import BASELINE, OURS, Found, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
+README = HERE / "README.md"
+TABLE_BEGINS, TABLE_ENDS = "<!-- the table begins -->\n", "<!-- the table ends -->\n"
 CELLS = ((1, 16), (1, 32), (1, 128), (32, 128))
 TEXTS, TEXTS_A_BATCH = 256, 32
 CALIBRATION_ROWS = 256
-BASELINE = "PyTorch eager"
-OURS = {"modelmill on onnxruntime": Runtime.ONNXRUNTIME, "modelmill on openvino": Runtime.OPENVINO}
 TASK = "text-classification"
+PYTHONS = {
+    "project": (Path(sys.executable), ROOT / "requirements" / "cpu.txt"),
+    "optimum": (ROOT / ".venv-optimum" / "bin" / "python", ROOT / "requirements" / "optimum.txt"),
+    "peers": (ROOT / ".venv-peers" / "bin" / "python", ROOT / "requirements" / "peers.txt"),
+}
+"""Environment → its Python and its lock."""
 
 
 def main() -> None:
@@ -41,9 +49,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "peers")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "banking77")
-    parser.add_argument("--seconds", type=float, default=30.0, help="a cell, all models together")
+    parser.add_argument("--seconds", type=float, default=15.0, help="a cell, all models together, in each process")
+    parser.add_argument("--processes", type=int, default=3, help="fresh ones, each with its own rounds")
     parser.add_argument("--seed", type=int, default=0, help="of the fine-tuning")
     parser.add_argument("--peers", help="names of peers to time, separated by commas; default: all")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md beside this file")
     parser.add_argument(
         "--accuracy",
         type=lambda words: [int(seed) for seed in words.split(",")],
@@ -54,67 +64,98 @@ def main() -> None:
     if asked.accuracy:
         sys.stdout.write(accuracy_over(asked.folder, asked.data, asked.accuracy))
         return
+    known = {peer.name for peer in PEERS}
+    names = set(asked.peers.split(",")) | {BASELINE} if asked.peers else known
+    if names - known:
+        sys.exit(f"no peer is called {', '.join(sorted(names - known))}; there are {', '.join(sorted(known))}")
     folder = asked.folder / f"seed-{asked.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     run = run_the_line(folder, asked.data, asked.seed)
-    artifacts = {name: Path(run["targets"][runtime.value]["artifact"]) for name, runtime in OURS.items()}
+    rows = {name: run["targets"][runtime.value] for name, runtime in OURS.items()}
     step = {(row["name"], row.get("target")): row["outputs"] for row in run["steps"]}
     checkpoint, exported = Path(step["retrain", None]["checkpoint"]), Path(step["export", "onnxruntime"]["model"])
-    fetched = step["fetch", None]
-    threads = hardware.threads()
-    processor = load_processor(exported)
-    task = registry.get(TASK)
-
-    def batches_of(rows: Sequence[Mapping[str, Any]], plan: Sequence[Sequence[int]]) -> list[dict[str, np.ndarray]]:
-        features = task.encode(processor, rows, 512)
-        return [dict(task.collate(processor, [features[row] for row in part])) for part in plan]
-
-    calibrate = list(read_rows(Path(fetched["calibrate"])))
-    step_of = max(1, len(calibrate) // CALIBRATION_ROWS)
-    sample = calibrate[::step_of][:CALIBRATION_ROWS]
-    save_batches(folder / "calibration.npz", batches_of(sample, [[index] for index in range(len(sample))]))
-
-    names = set(asked.peers.split(",")) | {BASELINE} if asked.peers else {peer.name for peer in PEERS}
-    runs, sizes, failures = open_peers(folder, checkpoint, exported / "model.onnx", threads, names)
+    batches = Batches(folder, exported, {name: Path(path) for name, path in step["fetch", None].items()})
+    made, failures = make_peers(folder, checkpoint, exported / "model.onnx", batches.calibration, names)
+    plan = Plan(
+        checkpoint=str(checkpoint),
+        exported=str(exported / "model.onnx"),
+        made={name: str(path) for name, path in made.items()},
+        artifacts={name: row["artifact"] for name, row in rows.items()},
+        cells={name: str(path) for name, path in batches.cells.items()},
+        rows=str(batches.rows),
+        references=batches.references,
+        threads=hardware.threads(),
+        seconds=asked.seconds,
+        seed=0,
+    )
+    found = time_in_processes(plan, asked.processes)
+    timed = {cell: [one.rounds(cell) for one in found] for cell in plan.cells}
+    weights = (checkpoint / "model.safetensors").stat().st_size
+    sizes = {name: size_of(path) for name, path in made.items()}
     for name, runtime in OURS.items():
-        model = open_artifact(artifacts[name], runtime, threads)
-        runs[name] = lambda batch, model=model: model.task.outputs_of(model.session.run(batch))
-        sizes[name] = model.size_bytes
-
-    rows = list(read_rows(Path(fetched["evaluate"])))
-    reference = task.references(rows, read_dataset(Path(fetched["evaluate"])).labels)
-    features = task.encode(processor, rows, 512)
-    plan = plan_batches([len(row["input_ids"]) for row in features]).batches
-    whole = batches_of(rows, plan)
-    order = np.concatenate([np.asarray(part) for part in plan])
-    accuracy = {}
-    for name, run_model in list(runs.items()):
-        try:
-            predicted = np.concatenate([np.argmax(run_model(batch), axis=-1) for batch in whole])
-        except Exception as error:  # a peer's model may fail on shapes that it was not made with
-            failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-            del runs[name]
-            continue
-        accuracy[name] = float((predicted == reference[order]).mean())
-
-    cells = {f"batch {b}, length {s}": [dict(task.sample(processor, b, s, 0))] for b, s in CELLS}
-    texts = rows[:TEXTS]
-    parts = [list(range(start, start + TEXTS_A_BATCH)) for start in range(0, len(texts), TEXTS_A_BATCH)]
-    cells["texts"] = batches_of(texts, parts)
-    timed = time_all(runs, cells, asked.seconds)
+        sizes[name] = open_artifact(Path(plan.artifacts[name]), runtime, plan.threads).size_bytes
     result = {
+        "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware.cpu().hardware_class,
-        "cells": {cell: over_baseline(rounds) for cell, rounds in timed.items()},
-        "against_peers": {cell: against_peers(rounds) for cell, rounds in timed.items()},
-        "accuracy": accuracy,
-        "size_ratio": {name: size / (checkpoint / "model.safetensors").stat().st_size for name, size in sizes.items()},
-        "failures": failures,
+        "processes": asked.processes,
+        "seconds": asked.seconds,
+        "cells": {cell: over_baseline(processes) for cell, processes in timed.items()},
+        "noise": {cell: list(noise_of(processes)) for cell, processes in timed.items()},
+        "against_peers": {cell: against_peers(processes) for cell, processes in timed.items()},
+        "accuracy": found[0].accuracy,
+        "verdicts": {name: row["verdict"] for name, row in rows.items() if row["verdict"] != "pass"},
+        "size_ratio": {name: size / weights for name, size in sizes.items() if size},
+        "failures": {**failures, **found[0].failures},
         "search_seconds": {
             target: facts["seconds"] for target, facts in run["search"].items() if facts.get("seconds") is not None
         },
     }
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    sys.stdout.write(markdown(result))
+    table = markdown(result)
+    sys.stdout.write(table)
+    if asked.write:
+        before, _, rest = README.read_text("utf-8").partition(TABLE_BEGINS)
+        after = rest.partition(TABLE_ENDS)[2]
+        README.write_text(f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}", "utf-8")
+
+
+class Batches:
+    """What all models are calibrated on, timed with and asked, as files that every environment reads.
+
+    Attributes:
+        calibration: Padded batches of one row.
+        rows: All test rows in the batches of one plan.
+        references: Their class numbers, in that order.
+        cells: Cell → its padded batches.
+    """
+
+    def __init__(self, folder: Path, exported: Path, fetched: Mapping[str, Path]) -> None:
+        processor = load_processor(exported)
+        task = registry.get(TASK)
+
+        def save(name: str, rows: Sequence[Row], plan: Sequence[Sequence[int]]) -> Path:
+            features = task.encode(processor, rows, 512)
+            return save_batches(
+                folder / f"{name}.npz",
+                [dict(task.collate(processor, [features[row] for row in part])) for part in plan],
+            )
+
+        calibrate = list(read_rows(fetched["calibrate"]))
+        sample = calibrate[:: max(1, len(calibrate) // CALIBRATION_ROWS)][:CALIBRATION_ROWS]
+        self.calibration = save("calibration", sample, [[index] for index in range(len(sample))])
+        rows = list(read_rows(fetched["evaluate"]))
+        reference = task.references(rows, read_dataset(fetched["evaluate"]).labels)
+        plan = plan_batches([len(row["input_ids"]) for row in task.encode(processor, rows, 512)]).batches
+        self.rows = save("rows", rows, plan)
+        self.references = [int(reference[row]) for part in plan for row in part]
+        self.cells = {
+            f"batch {b}, length {s}": save_batches(
+                folder / f"cell-{b}-{s}.npz", [dict(task.sample(processor, b, s, 0))]
+            )
+            for b, s in CELLS
+        }
+        parts = [list(range(start, start + TEXTS_A_BATCH)) for start in range(0, TEXTS, TEXTS_A_BATCH)]
+        self.cells["texts"] = save("texts", rows[:TEXTS], parts)
 
 
 def run_the_line(folder: Path, data: Path, seed: int) -> dict[str, Any]:
@@ -165,134 +206,73 @@ def accuracy_over(folder: Path, data: Path, seeds: Sequence[int]) -> str:
     return "\n".join([*lines, f"| mean | | {' | '.join(means)} |"]) + "\n"
 
 
-def open_peers(
-    folder: Path, checkpoint: Path, exported: Path, threads: int, names: set[str]
-) -> tuple[dict[str, Run], dict[str, int], dict[str, str]]:
-    """What runs each peer, its file's bytes where it has one, and why the others are missing."""
-    runs: dict[str, Run] = {}
-    sizes: dict[str, int] = {}
+def make_peers(
+    folder: Path, checkpoint: Path, exported: Path, calibration: Path, names: set[str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Where each peer's model is, and why the others could not be made.
+
+    A folder's name holds what a model was made of (checkpoint, graph, rows, the code and the lock), so that none is
+    taken for another's.
+    """
+    made: dict[str, Path] = {}
     failures: dict[str, str] = {}
-    pythons = {
-        "project": Path(sys.executable),
-        "optimum": ROOT / ".venv-optimum" / "bin" / "python",
-        "peers": ROOT / ".venv-peers" / "bin" / "python",
-    }
+    inputs = [digest(path) for path in (checkpoint / "model.safetensors", exported, calibration, HERE / "make_peer.py")]
     for peer in PEERS:
         if peer.name not in names:
             continue
-        made = folder / (peer.made_by or "none")
-        if peer.made_by is not None and not (made / "done").is_file():
-            arguments = [peer.made_by, str(checkpoint), str(exported), str(folder / "calibration.npz"), str(made)]
-            command = [str(pythons[peer.environment]), str(HERE / "make_peer.py"), *arguments]
-            sys.stderr.write(f"making {peer.name}\n")
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                failures[peer.name] = (done.stderr.strip().splitlines() or ["?"])[-1][:200]
-                continue
-            (made / "done").touch()
-        try:
-            runs[peer.name] = peer.open_model(checkpoint, exported, made, threads)
-        except Exception as error:  # torch.compile wants a compiler, and each peer has errors of its own
-            failures[peer.name] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+        python, lock = PYTHONS[peer.environment]
+        made[peer.name] = folder
+        if peer.made_by is None:
             continue
-        files = [path for path in (made / "model.onnx", made / "model.bin") if path.is_file()]
-        if files:
-            sizes[peer.name] = files[0].stat().st_size
-    return runs, sizes, failures
-
-
-def time_all(
-    runs: Mapping[str, Run], cells: Mapping[str, Sequence[Mapping[str, np.ndarray]]], seconds: float
-) -> dict[str, Rounds]:
-    """Cell → the timings of all models."""
-    progress = LineProgress(sys.stderr)
-    found: dict[str, Rounds] = {}
-    for cell, batches in cells.items():
-
-        def call_of(run: Run, batches: Sequence[Mapping[str, np.ndarray]] = batches) -> Any:
-            return lambda _: [run(batch) for batch in batches]
-
-        with progress.bar(cell, seconds, "s") as bar:
-            calls = {name: call_of(run) for name, run in runs.items()}
-            found[cell] = interleave(calls, seconds=seconds, seed=0, bar=bar)
-    return found
-
-
-def over_baseline(rounds: Rounds) -> dict[str, dict[str, Any]]:
-    """Model → milliseconds and the speed-up over the baseline with its interval."""
-    found = {}
-    for name in rounds.seconds:
-        times = ratio(rounds, BASELINE, name)
-        found[name] = {
-            "ms": rounds.percentile_ms(name, 50),
-            "speedup": times.value,
-            "speedup_ci": list(times.interval),
-        }
-    return found
-
-
-def against_peers(rounds: Rounds) -> dict[str, dict[str, Any]]:
-    """Engine, or "any" → how many times as fast the line's fastest model there is as the fastest peer there."""
-    engines = {peer.name: peer.engine for peer in PEERS} | {name: runtime.value for name, runtime in OURS.items()}
-    found = {}
-    for scope in ("any", *(runtime.value for runtime in OURS.values())):
-        there = [name for name in rounds.seconds if scope in {"any", engines[name]}]
-        ours, peer = (
-            min((name for name in there if (name in OURS) is mine), key=lambda name: rounds.percentile_ms(name, 50))
-            for mine in (True, False)
+        key = hashlib.sha256("".join([*inputs, digest(lock)]).encode()).hexdigest()[:12]
+        output = made[peer.name] = folder / f"{peer.made_by}-{key}"
+        if (output / "done").is_file():
+            continue
+        sys.stderr.write(f"making {peer.name}\n")
+        arguments = [peer.made_by, str(checkpoint), str(exported), str(calibration), str(output)]
+        done = subprocess.run(
+            [str(python), str(HERE / "make_peer.py"), *arguments], capture_output=True, text=True, check=False
         )
-        times = ratio(rounds, peer, ours)
-        found[scope] = {
-            "ours": ours,
-            "peer": peer,
-            "same_engine": engines[ours] == engines[peer],
-            "ratio": times.value,
-            "ratio_ci": list(times.interval),
-        }
+        if done.returncode:
+            failures[peer.name] = (done.stderr.strip().splitlines() or ["?"])[-1][:200]
+            del made[peer.name]
+            continue
+        (output / "done").touch()
+    return made, failures
+
+
+def time_in_processes(plan: Plan, processes: int) -> list[Found]:
+    """What each fresh process found; the first one also predicts, and what fails there is left out of the others."""
+    found: list[Found] = []
+    asked = asdict(plan)
+    for number in range(processes):
+        with tempfile.TemporaryDirectory() as scratch:
+            question, answer = Path(scratch, "plan.json"), Path(scratch, "found.json")
+            question.write_text(json.dumps(asked | {"seed": number}), "utf-8")
+            subprocess.run([sys.executable, "-m", "peers.time_models", str(question), str(answer)], check=True)
+            found.append(Found(**json.loads(answer.read_text("utf-8"))))
+        left_out = found[0].failures
+        asked |= {"rows": "", "made": {name: path for name, path in plan.made.items() if name not in left_out}}
     return found
 
 
-def save_batches(path: Path, batches: Sequence[Mapping[str, np.ndarray]]) -> None:
+def size_of(made: Path) -> int:
+    """Bytes of a peer's weights and graph, external data included; 0 where nothing was made."""
+    files = [path for path in made.glob("model.*") if path.suffix in {".onnx", ".data", ".bin", ".xml"}]
+    return sum(path.stat().st_size for path in files)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_batches(path: Path, batches: Sequence[Mapping[str, np.ndarray]]) -> Path:
     """Batches as ``number/input`` in one .npz."""
     columns = {f"{number}/{name}": column for number, batch in enumerate(batches) for name, column in batch.items()}
     np.savez(path, allow_pickle=False, **columns)
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """The table: speed-ups over PyTorch eager, accuracy, size."""
-    cells = list(result["cells"])
-    lines = [
-        f"Speed over PyTorch eager on {result['hardware']}; ± half the 95 % interval.",
-        "",
-        "| model | accuracy | size | " + " | ".join(cells) + " |",
-        "| --- | --- | --- | " + " | ".join("---" for _ in cells) + " |",
-    ]
-    for name in result["accuracy"]:
-        size = result["size_ratio"].get(name)
-        words = [name, f"{result['accuracy'][name]:.4f}", "–" if size is None else f"{size:.3f}"]
-        for cell in cells:
-            entry = result["cells"][cell][name]
-            low, high = entry["speedup_ci"]
-            words.append(f"{entry['speedup']:.2f} ± {(high - low) / 2:.2f}")
-        lines.append("| " + " | ".join(words) + " |")
-    scopes = list(next(iter(result["against_peers"].values())))
-    lines += ["", "Our fastest over the fastest peer, [95 % interval]; a tie where the interval holds 1.", ""]
-    lines += ["| cell | " + " | ".join(f"on {scope}" for scope in scopes) + " |", "| --- |" + " --- |" * len(scopes)]
-    for cell, found in result["against_peers"].items():
-        lines.append("| " + " | ".join([cell, *(versus(found[scope]) for scope in scopes)]) + " |")
-    lines += ["", *(f"{name}: not made: {why}" for name, why in result["failures"].items())]
-    return "\n".join(lines) + "\n"
-
-
-def versus(found: Mapping[str, Any]) -> str:
-    """A ratio with its interval, whose models they are, and whether it is a tie."""
-    low, high = found["ratio_ci"]
-    words = (
-        f"{found['ratio']:.2f} [{low:.2f}, {high:.2f}] ({found['ours'].removeprefix('modelmill on ')}; {found['peer']}"
-    )
-    if found["same_engine"]:
-        words += ", the same engine"
-    return words + (": a tie)" if low <= 1 <= high else ")")
+    return path
 
 
 if __name__ == "__main__":

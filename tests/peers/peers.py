@@ -115,6 +115,7 @@ PEERS: tuple[Peer, ...] = (
     Peer("PyTorch dynamic int8", "pytorch", None, "project", torch_int8),
     Peer("ONNX Runtime float32", "onnxruntime", None, "project", onnx_exported),
     Peer("ONNX Runtime dynamic int8", "onnxruntime", "ort-dynamic", "project", onnx_made),
+    Peer("ONNX Runtime optimizer, dynamic int8", "onnxruntime", "ort-optimizer-dynamic", "project", onnx_made),
     Peer("ONNX Runtime static int8", "onnxruntime", "ort-static", "project", onnx_made),
     Peer("optimum dynamic int8", "onnxruntime", "optimum-dynamic", "optimum", onnx_made),
     Peer("optimum static int8", "onnxruntime", "optimum-static", "optimum", onnx_made),
