@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from modelmill.core import hardware
 from modelmill.core.contract import JSON, PortType, Zone
-from modelmill.core.errors import DeploymentError, UsageError
+from modelmill.core.errors import DeploymentError, RecipeError, UsageError
 from modelmill.core.evidence import Verdict
-from modelmill.core.stepkey import keyed
+from modelmill.core.stepkey import keyed, step_key
 from modelmill.deployment import Deployment, Prices
 from modelmill.line import (
     LINE,
@@ -17,6 +18,7 @@ from modelmill.line import (
     Decision,
     Job,
     Scope,
+    Task,
     TaskOutput,
     decide,
     expand,
@@ -58,6 +60,30 @@ def test_a_cost_without_a_price_is_told_before_anything_runs() -> None:
     require_prices(_job())
     with pytest.raises(DeploymentError, match=r"the deployment names no price\n.*prices\n.*core_hour"):
         require_prices(priced)
+
+
+def test_a_lane_on_a_gpu_has_no_price_by_the_core_hour() -> None:
+    gpu = {"name": "gpu", "device": "gpu", "runtime": "onnxruntime-cuda", "precision": "fp16"}
+    priced = _job(gate={"max_cost_per_million_texts": 1.0}, targets=[{"name": "cpu"}, gpu])
+    with pytest.raises(RecipeError, match=r"counts core-hours, and the lane gpu runs on a GPU\n.*\n.*GPU lanes a recipe"):
+        require_prices(replace(priced, deployment=Deployment(prices=Prices(core_hour=0.02))))
+
+
+def test_what_a_gpu_answers_is_found_again_on_the_same_gpu_alone() -> None:
+    gpu = {"name": "gpu", "device": "gpu", "runtime": "onnxruntime-cuda", "precision": "fp16"}
+    predicts = {
+        task.target.name: task
+        for task in expand(_job(targets=[{"name": "cpu"}, gpu]))
+        if task.target and task.contract.id == "evaluate-candidate"
+    }
+    machine = hardware.cpu()
+    drivers = [machine.model_copy(update={"device": "gpu", "model": f"L4 driver {number}"}) for number in (1, 2)]
+
+    def keys(task: Task) -> set[str]:
+        return {step_key(task.contract, task.settings, {}, each, {}) for each in drivers}
+
+    assert len(keys(predicts["gpu"])) == 2
+    assert len(keys(predicts["cpu"])) == 1
 
 
 def test_a_target_whose_runtime_is_not_installed_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 
 from modelmill.core.contract import JSON, Closed, StepContract
 from modelmill.core.documents import nearest
-from modelmill.core.errors import DeploymentError, LaneError, UsageError
+from modelmill.core.errors import DeploymentError, LaneError, RecipeError, UsageError
 from modelmill.core.evidence import BY_CLASS, Verdict
 from modelmill.deployment import Deployment
 from modelmill.recipe import Located, Recipe, Target
@@ -26,7 +26,7 @@ from modelmill.steps.gate import contract as gate
 from modelmill.steps.optimize import contract as optimize
 from modelmill.steps.publish import contract as publish
 from modelmill.steps.retrain import contract as retrain
-from modelmill.targets.registry import lacks_gpu, require_gpu_for_search, require_installed
+from modelmill.targets.registry import lacks_gpu, on_gpu, require_gpu_for_search, require_installed
 
 
 class Scope(StrEnum):
@@ -347,12 +347,20 @@ def expand(job: Job) -> list[Task]:
 
 
 def require_prices(job: Job) -> None:
-    """Check that the deployment names the price that the recipe's gate judges by.
+    """Check that the deployment names the price that the recipe's gate judges by, and that it is one of all lanes.
 
     Raises:
         DeploymentError: It names none.
+        RecipeError: A lane runs on a GPU, which has no price.
     """
-    if job.recipe.gate.max_cost_per_million_texts is not None and job.deployment.prices is None:
+    if job.recipe.gate.max_cost_per_million_texts is None:
+        return
+    for target in job.recipe.targets:
+        if on_gpu(target.runtime):
+            what = f"gate.max_cost_per_million_texts counts core-hours, and the lane {target.name} runs on a GPU"
+            fix = "leave the check out, or give GPU lanes a recipe of their own"
+            raise RecipeError(what, where="gate.max_cost_per_million_texts", fix=fix)
+    if job.deployment.prices is None:
         what = "the recipe's gate.max_cost_per_million_texts judges a cost, and the deployment names no price"
         fix = "add prices: {core_hour: …, currency: …} to the deployment, or leave the check out of the recipe"
         raise DeploymentError(what, where="prices", fix=fix)

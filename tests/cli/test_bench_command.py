@@ -32,6 +32,7 @@ def test_bench_prints_models_cells_and_texts(exported: Path, tmp_path: Path) -> 
     [
         (["--core-hour", "0.04"], "a cost is of texts, and none are timed"),
         (["--core-hour", "-1"], "a price is above 0"),
+        (["--core-hour", "0.04", "--texts", ".", "--runtime", "onnxruntime-cuda"], "a GPU is not one"),
         (["--runtime", "onyx"], "there is no runtime 'onyx' here"),
         (["--cell", "1-16"], "'1-16' is no shape of input"),
         (["--texts", "."], "is no rows artifact"),

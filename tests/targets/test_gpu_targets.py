@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
@@ -15,7 +19,7 @@ from modelmill.core.model import Component, ShapeProfile, Tensor, read_model
 from modelmill.targets import registry
 from modelmill.targets.base import Device, Runtime
 from modelmill.targets.onnxruntime_cuda import CUDA, PROVIDERS, TENSORRT, require_started
-from modelmill.targets.onnxruntime_tensorrt import provider_options
+from modelmill.targets.onnxruntime_tensorrt import ENGINES_KEPT, engines_of, provider_options
 from modelmill.targets.pytorch import PytorchSession, load_checkpoint
 from modelmill.tasks import registry as tasks
 from modelmill.tasks.samples import random_batch
@@ -52,6 +56,35 @@ def test_tensorrts_engine_is_built_for_the_shapes_that_come(exported: Path, tmp_
     for end, shape in (("min", "1x1"), ("opt", "1x128"), ("max", "32x512")):
         assert options[f"trt_profile_{end}_shapes"] == ",".join(f"{name}:{shape}" for name in names)
     assert (options["trt_engine_cache_enable"], options["trt_engine_cache_path"]) == ("True", str(tmp_path))
+
+
+def test_another_models_engine_never_answers(exported: Path, tmp_path: Path) -> None:
+    """The provider names an engine by names alone, and a model that is trained again has the same ones."""
+    component = read_model(exported).components["model"]
+    kept, again, trained = tmp_path / "kept", tmp_path / "again", tmp_path / "trained"
+    shutil.copytree(exported, again)
+    shutil.copytree(exported, trained)
+    graph = ir.load(trained / component.file)
+    weight = next(value for value in graph.graph.initializers.values() if value.const_value.dtype == ir.DataType.FLOAT)
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(1.01), name=weight.name)
+    ir.save(graph, trained / component.file)
+    engines = [engines_of(folder, component, kept) for folder in (exported, again, trained)]
+    assert engines[0] == engines[1] != engines[2]
+    assert all(each.parent == kept and each.stat().st_mode & 0o077 == 0 for each in engines)
+
+
+def test_engines_that_nobody_used_for_long_go(exported: Path, tmp_path: Path) -> None:
+    component = read_model(exported).components["model"]
+    old, young = tmp_path / "old", tmp_path / "young"
+    for folder in (old, young, *(tmp_path / f"used-{number}" for number in range(ENGINES_KEPT))):
+        folder.mkdir()
+    long_ago = time.time() - 30 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    os.utime(young, (time.time() - 60, time.time() - 60))
+    engines = engines_of(exported, component, tmp_path)
+    assert engines.is_dir()
+    assert young.is_dir()
+    assert not old.exists()
 
 
 def test_no_option_lets_tensorrt_choose_a_precision(exported: Path, tmp_path: Path) -> None:

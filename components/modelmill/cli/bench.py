@@ -20,7 +20,7 @@ from modelmill.core.evidence import Cell
 from modelmill.core.rows import Row, read_dataset, read_rows
 from modelmill.core.stores import open_store
 from modelmill.targets.base import Runtime
-from modelmill.targets.registry import RUNTIMES
+from modelmill.targets.registry import RUNTIMES, on_gpu
 
 _PYTORCH = "pytorch"
 
@@ -123,6 +123,9 @@ def bench(
         what = "a price is above 0" if core_hour <= 0 else "a cost is of texts, and none are timed"
         raise UsageError(what, where="--core-hour", fix="give a price above 0, and --texts ROWS")
     running = [_runtime(name) for name in dict.fromkeys(runtimes or [Runtime.ONNXRUNTIME.value])]
+    if core_hour is not None and any(on_gpu(runtime) for runtime in running):
+        what = "a cost counts the core-hours of CPUs, and a GPU is not one"
+        raise UsageError(what, where="--core-hour", fix="leave --core-hour out, or time the runtimes of CPUs alone")
     directories = [local_directory(location) for location in artifacts]
     rows = _texts(texts) if texts is not None else []
     # What it takes to load torch is paid only by who benches.

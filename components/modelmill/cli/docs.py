@@ -69,6 +69,8 @@ def contract_tables(contracts: list[StepContract]) -> str:
     for contract in contracts:
         title = f"### `{contract.id}`\n\n" if len(contracts) > 1 else ""
         machine = ", ".join(sorted(item.value.replace("_", " ") for item in contract.key_on)) or "nothing"
+        if contract.key_on_of:
+            machine += "; the hardware class for a runtime on a GPU"
         ports = [
             [direction, f"`{port.name}`" + (" (one a lane)" if port.many else ""), port.type.value, port.description]
             for direction, found in (

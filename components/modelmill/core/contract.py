@@ -165,6 +165,7 @@ class StepContract:
         packages: Distributions whose versions shape the output.
         packages_of: Settings → more of them, where the settings name what runs a model; or None.
         key_on: What of the machine the key holds.
+        key_on_of: Settings → more of it, where the settings name what runs a model; or None.
         zone: The identity the step runs under.
         function: ``module:name`` of ``run(inputs, outputs, settings, progress) -> Report``.
         resolve: ``module:name`` of ``resolve(settings, progress) -> settings``, which pins what floats (a branch to
@@ -191,6 +192,7 @@ class StepContract:
     packages: tuple[str, ...] = ()
     packages_of: Callable[[Any], tuple[str, ...]] | None = None
     key_on: frozenset[KeyOn] = frozenset()
+    key_on_of: Callable[[Any], frozenset[KeyOn]] | None = None
     zone: Zone = Zone.UNTRUSTED
     resolve: str | None = None
     sense: str | None = None
@@ -220,6 +222,10 @@ class StepContract:
     def packages_for(self, settings: Closed) -> tuple[str, ...]:
         """The distributions whose versions are in the key of a step with these settings, sorted."""
         return tuple(sorted({*self.packages, *(self.packages_of(settings) if self.packages_of else ())}))
+
+    def key_on_for(self, settings: Closed) -> frozenset[KeyOn]:
+        """What of the machine is in the key of a step with these settings."""
+        return self.key_on | (self.key_on_of(settings) if self.key_on_of else frozenset())
 
     def load(self) -> Callable[[Any, Any, Any, Any], Report]:
         """Import the work. Heavy: only whoever runs the step calls this."""

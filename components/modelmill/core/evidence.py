@@ -72,7 +72,7 @@ class EncoderLatency(Closed):
     batch_size: int
     sequence_length: int = Field(description="tokens")
     baseline_ms_p50: float = Field(
-        description="PyTorch eager float32, same threads, same processes, interleaved; medians are the geometric mean "
+        description="PyTorch eager (float32 on a CPU, fp16 on a GPU), same threads, same processes, interleaved; medians are the geometric mean "
         "of the processes'"
     )
     baseline_ms_p95: float = Field(description="of all processes' calls together")

@@ -78,15 +78,16 @@ def step_key(
         contract: The step; its name, part and version are in the key.
         settings: Resolved settings.
         inputs: Digests of what lies at the input ports.
-        hardware: The machine; only what ``contract.key_on`` names enters.
+        hardware: The machine; only what the contract's ``key_on`` and ``key_on_of`` name enters.
         versions: Versions of the contract's packages for these settings; looked up when left out.
     """
     machine: dict[str, JSON] = {}
-    if KeyOn.THREADS in contract.key_on:
+    key_on = contract.key_on_for(settings)
+    if KeyOn.THREADS in key_on:
         machine["threads"] = hardware.threads
-    if KeyOn.INSTRUCTION_SET in contract.key_on:
+    if KeyOn.INSTRUCTION_SET in key_on:
         machine["instruction_set"] = list(hardware.instruction_set)
-    if KeyOn.HARDWARE_CLASS in contract.key_on:
+    if KeyOn.HARDWARE_CLASS in key_on:
         machine["hardware_class"] = hardware.hardware_class
     document = {
         "step": contract.name,

@@ -74,7 +74,11 @@ def open_on(
             )
         except REFUSALS as error:
             what = f"ONNX Runtime {ort.__version__} cannot load the graph for {runtime.value}: {first_line(error)}"
-            raise ModelError(what, where=str(path), fix="run the line again to make the graph anew") from None
+            fix = (
+                "if it names an operator or type that is not implemented, take another precision in the recipe's "
+                "target; if the graph is damaged, run the line again to make it anew"
+            )
+            raise ModelError(what, where=str(path), fix=fix) from None
         require_started(session, providers[0][0], runtime)
         return session
 

@@ -8,10 +8,14 @@ states (onnxruntime#18707), float32 islands and int8 included, where ``trt_fp16_
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from modelmill.core.cache import cache_directory
+from modelmill.core.manifest import sha256_of
 from modelmill.core.model import Component, ShapeProfile, Tensor, read_model
 from modelmill.targets.base import Runtime
 from modelmill.targets.chain import ChainSession
@@ -23,6 +27,10 @@ from modelmill.targets.onnxruntime_cuda import (
     open_on,
     require_provider_of,
 )
+
+ENGINES_KEPT = 16
+ENGINE_KEPT_SECONDS = 7 * 24 * 3600
+"""What was not used for so long goes, past so many of them: an engine is as large as its model."""
 
 
 def open_session(directory: Path, threads: int) -> ChainSession:
@@ -37,14 +45,39 @@ def open_session(directory: Path, threads: int) -> ChainSession:
         ModelError: A graph is damaged, or its inputs and outputs are not those of model.json.
     """
     require_provider_of(Runtime.ONNXRUNTIME_TENSORRT)
-    shapes, engines = read_model(directory).shapes, cache_directory() / "tensorrt"
-    # An engine is code: nobody else may put one there.
-    engines.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shapes, kept = read_model(directory).shapes, cache_directory() / "tensorrt"
 
     def providers(component: Component) -> Providers:
+        engines = engines_of(directory, component, kept)
         return [(TENSORRT, provider_options(component, shapes, engines)), (CUDA, CUDA_OPTIONS)]
 
     return open_on(directory, threads, Runtime.ONNXRUNTIME_TENSORRT, providers)
+
+
+def engines_of(directory: Path, component: Component, kept: Path) -> Path:
+    """The folder for one graph's engines, by the bytes of the graph and its weights.
+
+    The provider itself names an engine by file, nodes and tensors, never by weights or scales (onnxruntime#6455,
+    #32254), and a model that is trained again has the same names: in one folder, the former's engine would answer.
+
+    Args:
+        directory: The model artifact.
+        component: Its graph.
+        kept: Where the folders of all graphs lie; those that nobody used for long are removed.
+    """
+    digest = hashlib.sha256()
+    for file in (component.file, *component.external_data):
+        digest.update(sha256_of(directory / file).encode())
+    engines = kept / digest.hexdigest()
+    # An engine is code: nobody else may put one there.
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engines.mkdir(mode=0o700, exist_ok=True)
+    engines.touch()
+    by_use = sorted((item for item in kept.iterdir() if item.is_dir()), key=lambda item: -item.stat().st_mtime)
+    for item in by_use[ENGINES_KEPT:]:
+        if time.time() - item.stat().st_mtime > ENGINE_KEPT_SECONDS:
+            shutil.rmtree(item, ignore_errors=True)
+    return engines
 
 
 def provider_options(component: Component, shapes: ShapeProfile | None, engines: Path) -> dict[str, str]:
@@ -53,13 +86,14 @@ def provider_options(component: Component, shapes: ShapeProfile | None, engines:
     Args:
         component: Its inputs.
         shapes: What an engine is built for; None: for the shapes that come, and anew where others do.
-        engines: Where engines are kept; the provider names them by graph, GPU and version.
+        engines: Where this graph's engines are kept; the provider names them by GPU, version and shapes. What it
+            learns of the GPU's kernels lies beside the folder, for all graphs.
     """
     found = {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(engines),
+        "trt_timing_cache_path": str(engines.parent),
     }
     profiles = None if shapes is None else _profiles(component.inputs, shapes)
     return {**found, **(profiles or {})}

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from modelmill.core.contract import BUILDS
+from modelmill.core.contract import BUILDS, KeyOn
 from modelmill.core.errors import HardwareError, UsageError
 from modelmill.core.hardware import Hardware, cpu, gpu
 from modelmill.core.model import MicroBatching, read_model
@@ -90,6 +90,14 @@ def require_gpu_for_search(runtime: Runtime, trials: int, where: str) -> None:
 def packages_of(settings: Any) -> tuple[str, ...]:
     """The distributions of the runtime that a step's settings name: their versions shape what the step makes."""
     return RUNTIMES[settings.runtime].packages
+
+
+def key_on_of(settings: Any) -> frozenset[KeyOn]:
+    """What of the machine is in the key of a step that runs a model on the runtime which its settings name.
+
+    Kernels of a GPU are chosen by the GPU, its driver and timings: another one's answers are other answers.
+    """
+    return frozenset({KeyOn.HARDWARE_CLASS}) if on_gpu(settings.runtime) else frozenset()
 
 
 def require_installed(runtime: Runtime, where: str) -> None:

@@ -17,7 +17,7 @@ from modelmill.core.evidence import Cell
 from modelmill.core.served import Opponent, Sensed
 from modelmill.step_settings import StepSettings
 from modelmill.targets.base import Runtime
-from modelmill.targets.registry import packages_of
+from modelmill.targets.registry import key_on_of, packages_of
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,7 @@ CANDIDATE = StepContract(
     packages=("transformers", "evaluate"),
     packages_of=packages_of,
     key_on=frozenset({KeyOn.INSTRUCTION_SET}),
+    key_on_of=key_on_of,
 )
 MEASURE = StepContract(
     name="evaluate",
