@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import queue
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TextIO
 
+from modelmill.core.child import lines_from_parent
 from modelmill.core.errors import ModelmillError
 from modelmill.measuring.timer import Timer
 from modelmill.measuring.timing_asks import Ask, Failure, Job, Line
@@ -43,26 +42,13 @@ def _say(stream: TextIO, line: Line) -> None:
     stream.flush()
 
 
-def _asks() -> queue.Queue[str]:
-    """What the parent asks. When it is gone, so are we: nobody waits for what is being timed."""
-    asked: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            asked.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, name="lifeline", daemon=True).start()
-    return asked
-
-
 def main() -> None:
     """``python -m modelmill.measuring.timing_process JOB MARK``: JOB is read, MARK holds the model in work, a byte."""
     # What libraries print must not stand between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job_file, mark_file = map(Path, sys.argv[1:])
-    asked = _asks()
+    asked = lines_from_parent()
     with mark_file.open("r+b") as file, mmap.mmap(file.fileno(), 1) as memory:
 
         def mark(number: int) -> None:

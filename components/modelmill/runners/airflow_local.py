@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from modelmill.core import temporary
 from modelmill.core.cache import cache_directory
 from modelmill.core.errors import OutsideError, UsageError
 from modelmill.core.progress import Progress, SilentProgress
 from modelmill.core.store import Store
 from modelmill.line import Job
-from modelmill.runners import engine, owned, sight, temporary
+from modelmill.runners import engine, owned, sight
 from modelmill.runners.conclusion import ended, interrupted
 from modelmill.runners.process import StepOutcome
 from modelmill.runners.result import RunDocument, safe_name

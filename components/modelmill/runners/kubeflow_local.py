@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from modelmill.core import temporary
 from modelmill.core.errors import OutsideError
 from modelmill.core.progress import Progress
 from modelmill.core.store import Store
 from modelmill.deployment import Deployment
 from modelmill.line import Job
-from modelmill.runners import engine, kubeflow, owned, sight, temporary
+from modelmill.runners import engine, kubeflow, owned, sight
 from modelmill.runners.conclusion import ended, failed, interrupted
 from modelmill.runners.containers import KILLED, Described, describe, words_of_exit
 from modelmill.runners.result import RunDocument, safe_name

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from modelmill.core import errors, records
+from modelmill.core import errors, records, temporary
 from modelmill.core.contract import JSON, Closed, Zone
 from modelmill.core.documents import validate
 from modelmill.core.progress import Progress
 from modelmill.core.stepkey import InputDigests
 from modelmill.core.stores import open_store
 from modelmill.line import NODES
-from modelmill.runners import container, temporary
+from modelmill.runners import container
 from modelmill.steps.publish.contract import RELEASE_VARIABLES
 
 

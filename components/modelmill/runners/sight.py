@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from modelmill.core import temporary
 from modelmill.core.errors import DeploymentError
 from modelmill.core.signer import KEY_VARIABLE
 from modelmill.core.store import Store
 from modelmill.deployment import Backend, Deployment, SecretEnv
 from modelmill.line import Job
-from modelmill.runners import engine, owned, temporary
+from modelmill.runners import engine, owned
 from modelmill.runners.containers import describe
 from modelmill.steps.fetch.sources.package import distribution_of
 from modelmill.steps.publish.contract import RELEASE_VARIABLES

@@ -59,6 +59,7 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
         DataError: There are no tune rows to judge candidates by, or rows are another task's, or only candidates that
             are calibrated are allowed and there are too few rows for it.
         ModelError: The unquantized model is broken.
+        StepKilledError: The process that tries candidates is killed before it can try any.
         UsageError: The runtime is not installed.
     """
     document = read_model(inputs.model)
@@ -88,7 +89,7 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
         seed=settings.search.seed,
     )
     unquantized = graph_bytes(inputs.model, document)
-    with Workbench(job, outputs.journal, progress) as bench:
+    with Workbench(job, outputs.journal, progress, settings.search.seconds) as bench:
         found = Search(bench, settings, machine.threads, unquantized, progress).run(space)
         seconds = bench.seconds
     table = TrialTable(

@@ -8,8 +8,10 @@ again, longer and together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol
 
 from modelmill.core.model import MicroBatching
@@ -187,9 +189,7 @@ class Search:
         if not failed or not self._may_go_on():
             return None
         trial = failed[0]
-        ranked = self.bench.ask(Ask(work=Work.RANK_PRODUCTS, subjects=[subject_of(trial)])).products
-        worst = sorted(ranked, key=lambda name: (-ranked[name], name))
-        self.progress.fact(f"{trial.name}: outputs move most by quantizing {', '.join(worst[:3])}")
+        worst = self._products_by_harm(trial)
         for count in SPARED:
             if count >= len(worst):
                 return None
@@ -201,6 +201,42 @@ class Search:
             if refused_for(judged, bound, self.unquantized_bytes) is None:
                 return judged
         return None
+
+    def _products_by_harm(self, trial: Trial) -> list[str]:
+        """A candidate's products, those first that move the outputs most where they alone are quantized."""
+        listed = self.bench.ask(Ask(work=Work.LIST_PRODUCTS, subjects=[subject_of(trial)]))
+        names = listed.products
+        moved: dict[str, float] = {}
+        failures = [listed.failure] if listed.failure is not None else []
+        # The other half is for what comes of it. Out of order, so that those reached lie all over the model.
+        until = (self.bench.seconds + self.settings.search.seconds) / 2
+        with self.progress.bar(f"products of {trial.name}", len(names), "products") as bar:
+            for name in Random(self.settings.search.seed).sample(names, len(names)):
+                if self.bench.seconds >= until:
+                    break
+                alone = trial.variant.model_copy(update={"keep_float": [other for other in names if other != name]})
+                answer = self.bench.ask(Ask(work=Work.COMPARE, subjects=[Subject(variant=alone)]))
+                # What fails alone is worse than what moves the outputs.
+                moved[name] = math.inf if answer.deviation is None else answer.deviation
+                failures += [answer.failure] if answer.failure is not None else []
+                bar.advance()
+        if failures and len(failures) >= len(moved):
+            self._note(f"the products of {trial.name} could not be ranked: {failures[0]}")
+            return []
+        worst = sorted(moved, key=lambda name: (-moved[name], name))
+        if len(moved) < len(names):
+            self._note(
+                f"{len(moved)} of {len(names)} products of {trial.name} were ranked, in half of the seconds left"
+            )
+        if failures:
+            self._note(f"products of {trial.name} that fail alone in int8: {len(failures)} ({failures[0]})")
+        if worst:
+            self.progress.fact(f"{trial.name}: outputs move most by quantizing {', '.join(worst[:3])}")
+        return worst
+
+    def _note(self, words: str) -> None:
+        self.notes.append(words)
+        self.progress.fact(words)
 
     def _decide(self) -> Found:
         bound = self.settings.bound
@@ -269,8 +305,7 @@ class Search:
         if any(over) and not self.spent:
             self.spent = True
             ended = f"{search.trials} trials" if over[0] else f"{search.seconds:g} seconds"
-            self.notes.append(f"the search ended after {ended}, its budget")
-            self.progress.fact(self.notes[-1])
+            self._note(f"the search ended after {ended}, its budget")
         # One candidate is always tried.
         return not any(over) or not self.trials
 

@@ -1,4 +1,4 @@
-"""What a search asks of the process that tries candidates, and what that answers: lines of JSON."""
+"""What a search asks of its processes, and what those answer: lines of JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from modelmill.core.contract import Closed
 from modelmill.core.evidence import Cell
 from modelmill.core.model import MicroBatching
+from modelmill.measuring.timing_asks import Failure
 from modelmill.steps.calibrate_quantize.contract import Variant
 from modelmill.steps.calibrate_quantize.trials import Judged, Screened, Timed
 from modelmill.targets.base import Runtime
@@ -35,8 +36,10 @@ class Work(StrEnum):
     """Make the one subject, compare its outputs, time it shortly."""
     JUDGE = "judge"
     """Predict all tune rows with the one subject."""
-    RANK_PRODUCTS = "rank-products"
-    """Quantize each product of the one subject alone, and tell how far the outputs move."""
+    LIST_PRODUCTS = "list-products"
+    """Name the products that the one subject may keep in float32."""
+    COMPARE = "compare"
+    """Make the one subject and compare its outputs."""
     TIME = "time"
     """Time all subjects together."""
 
@@ -49,7 +52,7 @@ class Subject(Closed):
 
 
 class Ask(Closed):
-    """One line to the process."""
+    """One line to the process that tries candidates."""
 
     work: Work
     subjects: list[Subject] = Field(min_length=1)
@@ -63,6 +66,35 @@ class Answer(Closed):
     failure: str | None = None
     screened: Screened | None = None
     judged: Judged | None = None
-    products: dict[str, float] = Field(default_factory=dict, description="product → deviation if it alone is quantized")
+    products: list[str] = Field(default_factory=list, description="names, in the graphs' order")
+    deviation: float | None = Field(
+        None, description="largest difference of outputs on a few tune rows, over the outputs' scale"
+    )
     timed: list[Timed] = Field(default_factory=list, description="in the subjects' order")
-    seconds: float = Field(0.0, description="that the ask took")
+    seconds: float = Field(0.0, description="that it took whoever asked, starts of the process included")
+
+
+class Line(Closed):
+    """One line from the process: the first says whether it could start, each of the others answers an ask."""
+
+    failure: Failure | None = Field(None, description="what kept it from starting")
+    answer: Answer | None = None
+
+
+class Making(Closed):
+    """What a process that makes one variant is told."""
+
+    job: Job
+    variant: Variant
+    output: Path = Field(description="an empty directory")
+
+
+class Made(Closed):
+    """What it answers."""
+
+    failure: Failure | None = Field(None, description="null: the variant is made")
+
+
+def words_of(error: Exception) -> str:
+    """What a runtime's or a rewriter's own error says, in a line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

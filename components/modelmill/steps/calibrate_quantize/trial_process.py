@@ -1,22 +1,23 @@
 """The process that tries candidates: it makes, runs and times them, so that one that crashes its runtime ends alone.
 
-It reads asks from stdin and writes answers to stdout, a line of JSON each, until stdin ends.
+It reads asks from stdin and writes answers to stdout, a line of JSON each, and ends with its parent.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
+from typing import TextIO
 
 import numpy as np
 
 from modelmill.core.batch_plan import BatchPlan
-from modelmill.core.errors import ModelmillError
+from modelmill.core.child import lines_from_parent
+from modelmill.core.errors import ModelError, ModelmillError
 from modelmill.core.model import read_model, write_model
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import read_dataset, read_rows
@@ -25,8 +26,10 @@ from modelmill.measuring.models import graph_bytes
 from modelmill.measuring.predicting import join, padded_batches, plan_of, predict
 from modelmill.measuring.ratios import ratio
 from modelmill.measuring.rounds import Call, Rounds, interleave
+from modelmill.measuring.timing_asks import Failure
 from modelmill.steps.calibrate_quantize.contract import Variant
-from modelmill.steps.calibrate_quantize.trial_asks import Answer, Ask, Job, Subject, Work
+from modelmill.steps.calibrate_quantize.making_process import make_apart
+from modelmill.steps.calibrate_quantize.trial_asks import Answer, Ask, Job, Line, Making, Subject, Work, words_of
 from modelmill.steps.calibrate_quantize.trials import Judged, Screened, Timed, TimedCell
 from modelmill.steps.calibrate_quantize.variants import make_variant, product_names, quantizes_pairs
 from modelmill.targets.base import Session
@@ -87,8 +90,11 @@ class Workshop:
                 return Answer(screened=self._screen(first, ask))
             case Work.JUDGE:
                 return Answer(judged=self._judge(first))
-            case Work.RANK_PRODUCTS:
-                return Answer(products=self._rank_products(first.variant))
+            case Work.LIST_PRODUCTS:
+                pairs = quantizes_pairs(first.variant.scheme, self._job.runtime)
+                return Answer(products=product_names(self._job.model, pairs))
+            case Work.COMPARE:
+                return Answer(deviation=self._deviation(self._open(first)))
             case Work.TIME:
                 return Answer(timed=self._time([self._open(item) for item in ask.subjects], ask))
 
@@ -126,14 +132,6 @@ class Workshop:
             flips=int(changed.sum()),
             moved=moved / self._scale(),
         )
-
-    def _rank_products(self, variant: Variant) -> dict[str, float]:
-        names = product_names(self._job.model, quantizes_pairs(variant.scheme, self._job.runtime))
-        found = {}
-        for name in names:
-            alone = variant.model_copy(update={"keep_float": [other for other in names if other != name]})
-            found[name] = self._deviation(self._open(Subject(variant=alone)))
-        return found
 
     def _deviation(self, session: Session) -> float:
         return float(np.abs(self._outputs(session, self._alone()) - self._expected_probes).max()) / self._scale()
@@ -179,7 +177,7 @@ class Workshop:
             batch = self._task.collate(self._processor, features, length)
             outputs = np.asarray(self._task.outputs_of(session.run(batch)), np.float32)
             kept.update(zip(rows, outputs, strict=True))
-        return np.stack([kept[row] for row in self._probes])
+        return _finite(np.stack([kept[row] for row in self._probes]))
 
     def _alone(self) -> list[list[int]]:
         return [[row] for row in self._probes]
@@ -204,11 +202,26 @@ class Workshop:
         directory = self._folder / f"{self._number:04d}"
         directory.mkdir()
         job = self._job
-        make_variant(job.model, job.calibrate, directory, variant, self._task, job.runtime, SilentProgress())
+        try:
+            if variant.max_calibration_rss_bytes is None:
+                make_variant(job.model, job.calibrate, directory, variant, self._task, job.runtime, SilentProgress())
+            else:
+                # What this process holds is none of the calibration's.
+                make_apart(Making(job=job, variant=variant, output=directory))
+        except BaseException:
+            rmtree(directory)
+            raise
         self._made[key] = directory
         while len(self._made) > KEPT:
             rmtree(self._made.popitem(last=False)[1])
         return directory
+
+
+def _finite(outputs: np.ndarray) -> np.ndarray:
+    if not np.isfinite(outputs).all():
+        what = "its outputs are not finite"
+        raise ModelError(what)
+    return outputs
 
 
 def _caller(batches: Sequence[Batch]) -> Callable[[Session], Call]:
@@ -227,30 +240,33 @@ def _cell(workload: str, rounds: Rounds, name: str, seed: int) -> TimedCell:
     return TimedCell(name=workload, ms=rounds.percentile_ms(name, 50), gain=found.value, gain_ci=found.interval)
 
 
+def _say(stream: TextIO, line: Line) -> None:
+    stream.write(line.model_dump_json() + "\n")
+    stream.flush()
+
+
 def main() -> None:
     """``python -m modelmill.steps.calibrate_quantize.trial_process JOB``: asks on stdin, answers on stdout."""
     # What libraries print must not stand between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    asked = lines_from_parent()
     file = Path(sys.argv[1])
     try:
         workshop = Workshop(Job.model_validate_json(file.read_bytes()), file.parent)
     except ModelmillError as error:
-        sys.exit(error.what)
-    answers.write("ready\n")
-    answers.flush()
-    for line in sys.stdin:
-        ask = Ask.model_validate_json(line)
-        begun = time.monotonic()
+        _say(answers, Line(failure=Failure.of(error)))
+        return
+    _say(answers, Line())
+    while True:
+        ask = Ask.model_validate_json(asked.get())
         try:
             answer = workshop.answer(ask)
         except ModelmillError as error:
             answer = Answer(failure=error.what)
         except Exception as error:  # runtimes and rewriters have errors of their own; the search names them and goes on
-            answer = Answer(failure=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
-        taken = answer.model_copy(update={"seconds": time.monotonic() - begun})
-        answers.write(taken.model_dump_json() + "\n")
-        answers.flush()
+            answer = Answer(failure=words_of(error))
+        _say(answers, Line(answer=answer))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.runners import temporary
+from modelmill.core import temporary
 
 _HOLDS_A_FOLDER = """
 import time
-from modelmill.runners import temporary
+from modelmill.core import temporary
 with temporary.folder("held") as path:
     (path / "file").write_text("x")
     print(path, flush=True)
