@@ -65,6 +65,14 @@ class Tried(Closed):
     flips: int | None = Field(None, description="predictions that change with the rows beside them or with padding")
 
 
+class Searched(Closed):
+    """A lane's search for the fastest candidate, as a report shows it."""
+
+    tried: list[Tried] = Field(description="in the order of their first look")
+    reason: str = Field("", description="why the chosen one")
+    notes: list[str] = Field(default_factory=list, description="what a reader must know: a budget that ended it")
+
+
 class EncoderLatency(Closed):
     """One cell of the latency grid: a forward pass over a batch of equal lengths, in milliseconds."""
 
