@@ -7,7 +7,16 @@ import pytest
 
 from modelmill.core.evidence import Difference
 from modelmill.measuring import ratios
-from modelmill.measuring.ratios import difference, expanded_tail, mean_seconds, noise_band, ratio, ratio_across
+from modelmill.measuring.ratios import (
+    Ratio,
+    difference,
+    expanded_tail,
+    mean_seconds,
+    noise_band,
+    over_workloads,
+    ratio,
+    ratio_across,
+)
 from modelmill.measuring.rounds import Rounds, interleave
 
 TRIALS = 100
@@ -196,3 +205,16 @@ def test_real_work_of_a_known_ratio_is_measured_as_such() -> None:
     assert found.value == pytest.approx(3.0, rel=0.05)
     assert difference(found.interval, noise) is Difference.FASTER
     assert difference(noise, noise) is Difference.WITHIN_NOISE
+
+
+def test_over_workloads_the_interval_holds_the_mean_and_is_sharper_than_all_at_their_worst() -> None:
+    drawn = np.random.default_rng(0)
+    spread, held, reaches = 0.1, 0, []
+    for _ in range(400):
+        seen = drawn.normal(np.log(1.2), spread, 5)
+        reach = 1.96 * spread
+        found = over_workloads([Ratio(np.exp(x), (np.exp(x - reach), np.exp(x + reach))) for x in seen])
+        held += found.interval[0] <= 1.2 <= found.interval[1]
+        reaches.append(np.log(found.value / found.interval[0]))
+    assert 0.92 <= held / 400 <= 0.98
+    assert np.mean(reaches) == pytest.approx(1.96 * spread / np.sqrt(5))

@@ -65,6 +65,14 @@ class Tried(Closed):
     flips: int | None = Field(None, description="predictions that change with the rows beside them or with padding")
 
 
+class Searched(Closed):
+    """A lane's search for the fastest candidate, as a report shows it."""
+
+    tried: list[Tried] = Field(description="in the order of their first look")
+    reason: str = Field("", description="why the chosen one")
+    notes: list[str] = Field(default_factory=list, description="what a reader must know: a budget that ended it")
+
+
 class EncoderLatency(Closed):
     """One cell of the latency grid: a forward pass over a batch of equal lengths, in milliseconds."""
 
@@ -72,8 +80,8 @@ class EncoderLatency(Closed):
     batch_size: int
     sequence_length: int = Field(description="tokens")
     baseline_ms_p50: float = Field(
-        description="PyTorch eager (float32 on a CPU, fp16 on a GPU), same threads, same processes, interleaved; medians are the geometric mean "
-        "of the processes'"
+        description="PyTorch eager (float32 on a CPU, fp16 on a GPU), same threads, same processes, interleaved; "
+        "medians are the geometric mean of the processes'"
     )
     baseline_ms_p95: float = Field(description="of all processes' calls together")
     unquantized_ms_p50: float = Field(description="the fastest unquantized model on the same runtime")

@@ -18,6 +18,8 @@ from modelmill.core.manifest import safe_name, write_json
 
 MODEL_DOCUMENT = "model.json"
 CONFIG = "config.json"
+CHECKPOINT_BYTES = "checkpoint_bytes"
+"""The fact that holds the size of the safetensors that a model was exported from, which sizes are held against."""
 
 
 class Tensor(Closed):

@@ -98,6 +98,19 @@ def ratio_across(
     return _across(processes, logarithm, confidence, seed)
 
 
+def over_workloads(each: Sequence[Ratio]) -> Ratio:
+    """The geometric mean of two models' ratios on several workloads, which were timed one after another.
+
+    Source: G. Y. Zou and A. Donner, Statistics in Medicine 27 (2008) 1693–1702: the limits of a sum of independent
+    estimates from the estimates' own limits; here of logarithms.
+    """
+    middles = np.log([one.value for one in each])
+    lows, highs = np.log([one.interval for one in each]).T
+    middle = float(middles.mean())
+    below, above = (float(np.sqrt(((middles - ends) ** 2).sum())) / len(each) for ends in (lows, highs))
+    return Ratio(math.exp(middle), (math.exp(middle - below), math.exp(middle + above)))
+
+
 def mean_seconds(processes: Sequence[Rounds], name: str, *, confidence: float = 0.95, seed: int = 0) -> Ratio:
     """A model's mean time and its two-sided interval, within these processes: nothing is paired with it.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from modelmill.core.evidence import Tried
+from modelmill.core.evidence import Searched, Tried
 from modelmill.reports.drawing import Drawing, Scale
 from modelmill.reports.numbers import fixed, size, times
 
@@ -25,12 +25,18 @@ class SearchSection:
         target: The lane.
         rows: All candidates, in the order of their first look.
         picture: Accuracy against speed; None where fewer than two candidates were judged.
+        reason: Why the chosen one.
+        notes: What a reader must know.
+        sizes: Of the smallest and the largest judged candidate, in bytes; None without a picture.
     """
 
     anchor: str
     target: str
     rows: Sequence[Tried]
     picture: Markup | None
+    reason: str
+    notes: Sequence[str]
+    sizes: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -52,18 +58,29 @@ class Point:
     chosen: bool
 
     def beats(self, other: Point) -> bool:
-        """Whether it is as fast and as accurate, and better in one."""
-        ahead = self.gain - other.gain, other.lost - self.lost
+        """Whether it is as fast, as accurate and as small, and better in one."""
+        ahead = self.gain - other.gain, other.lost - self.lost, other.size_bytes - self.size_bytes
         return min(ahead) >= 0 and max(ahead) > 0
 
 
-def sections(searches: dict[str, list[Tried]]) -> list[SearchSection]:
+def sections(searches: Mapping[str, Searched]) -> list[SearchSection]:
     """A section for each lane that was searched."""
     found = []
-    for index, (target, rows) in enumerate(sorted(searches.items()), 1):
-        judged = points_of(rows)
+    for index, (target, search) in enumerate(sorted(searches.items()), 1):
+        judged = points_of(search.tried)
         picture = _picture(judged) if len(judged) > 1 else None
-        found.append(SearchSection(f"search-{index}", target, rows, picture))
+        sizes = [point.size_bytes for point in judged]
+        found.append(
+            SearchSection(
+                anchor=f"search-{index}",
+                target=target,
+                rows=search.tried,
+                picture=picture,
+                reason=search.reason,
+                notes=search.notes,
+                sizes=(min(sizes), max(sizes)) if picture else None,
+            )
+        )
     return found
 
 
@@ -87,7 +104,7 @@ def _picture(judged: Sequence[Point]) -> Markup:
     smallest = min(point.size_bytes for point in judged)
     spread = max(point.size_bytes for point in judged) - smallest or 1
     best = unbeaten(judged)
-    told = "; ".join(f"{point.name}: {times(point.gain)}, {fixed(point.lost, 2)} points lost" for point in best)
+    told = "; ".join(map(_told, best))
     picture = Drawing(TOP + HEIGHT + 40, f"points lost against speed of {len(judged)} candidates; the best: {told}")
     bottom = TOP + HEIGHT
     picture.text(0, 14, "points lost on the tune rows", "title", anchor="start")
@@ -101,8 +118,11 @@ def _picture(judged: Sequence[Point]) -> Markup:
         radius = SMALLEST + (LARGEST - SMALLEST) * (point.size_bytes - smallest) / spread
         css = "candidate" if point.chosen else "unquantized" if point in best else "baseline"
         x, y = speeds.at(point.gain), TOP + HEIGHT * lost.at(point.lost)
-        title = f"{point.name}: {times(point.gain)}, {fixed(point.lost, 2)} points lost, {size(point.size_bytes)}"
-        picture.dot(x, y, css, radius=radius, title=title)
+        picture.dot(x, y, css, radius=radius, title=_told(point))
         if point.chosen:
             picture.text(x, y - radius - 5, point.name, "words")
     return picture.markup()
+
+
+def _told(point: Point) -> str:
+    return f"{point.name}: {times(point.gain)}, {fixed(point.lost, 2)} points lost, {size(point.size_bytes)}"

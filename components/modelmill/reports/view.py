@@ -8,7 +8,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from modelmill.core.contract import JSON, Closed
-from modelmill.core.evidence import LaneEvidence, Tried
+from modelmill.core.evidence import LaneEvidence, Searched
 from modelmill.core.registry_documents import Channel
 
 
@@ -91,9 +91,7 @@ class RunView(Closed):
     bundle: str | None = Field(None, description="digest or URI")
     channel: str | None = None
     registered: Channel | None = Field(None, description="the channel with its history; None: empty, or not looked at")
-    searches: dict[str, list[Tried]] = Field(
-        default_factory=dict, description="target → the candidates that were tried, in the order of their first look"
-    )
+    searches: dict[str, Searched] = Field(default_factory=dict, description="target → what its search tried and found")
     warnings: list[str] = Field(default_factory=list, description="what a reader must know, such as duplicate rows")
 
     @property

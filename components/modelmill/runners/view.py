@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import TypeAdapter
-
 from modelmill.core.contract import JSON
-from modelmill.core.evidence import LaneEvidence, Tried
+from modelmill.core.evidence import LaneEvidence, Searched
 from modelmill.core.registry_documents import Channel
 from modelmill.reports import view as reports
 from modelmill.reports.unrendered import rendered
@@ -53,10 +51,15 @@ def run_view(
     )
 
 
-def _searches(document: RunDocument) -> dict[str, list[Tried]]:
-    """What each lane's search tried, by target; a lane that chose by rule has none."""
-    tried = {row.target: row.facts["tried"] for row in document.steps if row.target and row.facts.get("tried")}
-    return TypeAdapter(dict[str, list[Tried]]).validate_python(tried)
+def _searches(document: RunDocument) -> dict[str, Searched]:
+    """What each lane's search tried and found, by target; a lane that chose by rule has none."""
+    return {
+        row.target: Searched.model_validate(
+            {name: row.facts[name] for name in Searched.model_fields if name in row.facts}
+        )
+        for row in document.steps
+        if row.target and row.facts.get("tried")
+    }
 
 
 def page(

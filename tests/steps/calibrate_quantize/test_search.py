@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from lane_steps import TASK, choose_settings
+from modelmill.core.errors import ModelError
 from modelmill.core.evidence import Cell
 from modelmill.core.progress import SilentProgress
 from modelmill.steps.calibrate_quantize import workbench
@@ -17,10 +18,11 @@ from modelmill.steps.calibrate_quantize.contract import Bound, Scheme, Variant
 from modelmill.steps.calibrate_quantize.contract import Search as Budget
 from modelmill.steps.calibrate_quantize.run import allowed
 from modelmill.steps.calibrate_quantize.search import Found, Search
-from modelmill.steps.calibrate_quantize.space import candidates
+from modelmill.steps.calibrate_quantize.space import PART_TOKENS, Candidate, candidates
 from modelmill.steps.calibrate_quantize.trial_asks import Answer, Ask, Job, Subject, Work
-from modelmill.steps.calibrate_quantize.trials import Judged, Screened, Timed, TimedCell
+from modelmill.steps.calibrate_quantize.trials import Judged, Screened, Timed, TimedCell, TrialTable, decidable
 from modelmill.steps.calibrate_quantize.workbench import Workbench
+from modelmill.steps.gate.estimates import Paired
 from modelmill.targets.base import Precision, Runtime
 
 ALL = (Precision.FLOAT32, Precision.INT8)
@@ -37,6 +39,10 @@ def timed(gain: float) -> Timed:
     return Timed(cells=[cell])
 
 
+def interval(middle: float, noise: float) -> tuple[float, float]:
+    return middle * (1 - noise), middle * (1 + noise)
+
+
 @dataclass
 class Scripted:
     """Answers by name; what is not told is slow and right."""
@@ -47,6 +53,10 @@ class Scripted:
     divided: float = 1.0
     flattered: float = 1.0
     mended_by: int = 10
+    paired: float = 0.01
+    """How far the interval of two subjects' ratio reaches."""
+    broken: Collection[str] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
     rows: int = 1000
     flips: Mapping[str, int] = field(default_factory=dict)
     asked: list[Ask] = field(default_factory=list)
@@ -74,9 +84,12 @@ class Scripted:
         if ask.work is Work.SCREEN:
             size = 100 if first.variant.scheme is Scheme.NONE else 26
             seen = self.gain(first) * (1.0 if first.micro_batching else self.flattered)
-            return Answer(screened=Screened(size_bytes=size, deviation=0.01, timed=timed(seen)))
+            size, moves = self.sizes.get(name, size), 1.5 if name in self.broken else 0.01
+            return Answer(screened=Screened(size_bytes=size, deviation=moves, timed=timed(seen)))
         if ask.work is Work.TIME:
-            return Answer(timed=[timed(self.gain(subject)) for subject in ask.subjects])
+            gains = [self.gain(subject) for subject in ask.subjects]
+            faster = [[interval(one / other, self.paired) for other in gains] for one in gains]
+            return Answer(timed=[timed(gain) for gain in gains], faster=faster)
         if ask.work is Work.LIST_PRODUCTS:
             return Answer(products=PRODUCTS)
         if ask.work is Work.COMPARE:
@@ -178,7 +191,8 @@ def test_a_divided_batch_is_chosen_where_it_is_faster() -> None:
     found = search(Scripted({"dynamic int8": 2.0}, divided=1.4))
     assert found.trials[found.chosen].micro_batching is not None
     assert "row by row, 2 at a time" in chosen(found)
-    assert search(Scripted({"dynamic int8": 2.0}, divided=0.9)).trials[-1].micro_batching is not None
+    tried = [trial for trial in search(Scripted({"dynamic int8": 2.0}, divided=0.9)).trials if trial.micro_batching]
+    assert len(tried) == len(PART_TOKENS) + 1
     assert chosen(search(Scripted({"dynamic int8": 2.0}, divided=0.9))) == "dynamic int8"
 
 
@@ -350,3 +364,153 @@ def test_a_journal_with_a_gap_keeps_all_it_has_and_another_versions_entries_coun
     assert bench.asked == [*asks[:4], *asks[1:3], asks[4]]
     assert len(list((tmp_path / "journal").iterdir())) == 6
     assert facts == ["entries of another version in the journal, which count for nothing: 1"]
+
+
+@pytest.mark.parametrize(("whole", "precision"), [(1.02, Precision.FLOAT32), (1.2, Precision.INT8)])
+def test_divided_int8_is_held_against_float32_divided_alike(whole: float, precision: Precision) -> None:
+    found = search(Scripted({"dynamic int8": whole}, divided=1.4))
+    best = found.trials[found.chosen]
+    assert best.variant.precision is precision
+    assert best.micro_batching is not None
+    alike = [trial for trial in found.trials if trial.name.startswith("float32, ") and trial.micro_batching]
+    assert [trial.micro_batching for trial in alike] == [best.micro_batching]
+
+
+def test_float32_is_divided_alike_although_the_budget_is_spent() -> None:
+    # Six first looks, then one judged, six divisions, and the judging of the divided one.
+    found = search(Scripted({"dynamic int8": 1.02}, divided=1.4), trials=14)
+    assert found.trials[found.chosen].variant.precision is Precision.FLOAT32
+
+
+def test_what_is_quickly_made_is_divided_before_histograms_are_filled() -> None:
+    found = search(Scripted({"static int8": 3.0}, divided=1.2), seconds=20.0)
+    names = [trial.name for trial in found.trials]
+    assert found.trials[found.chosen].micro_batching is not None
+    slow = [name for name in names if "entropy" in name or "percentile" in name]
+    assert names.index("static int8, row by row, 2 at a time") < min([*map(names.index, slow), len(names)])
+    late = search(Scripted({"static int8": 2.0, "static int8, entropy": 3.0}, divided=1.2))
+    assert chosen(late).startswith("static int8, entropy, row by row")
+
+
+def test_first_looks_leave_seconds_to_judge_and_to_divide() -> None:
+    found = search(Scripted({"dynamic int8": 2.0}, divided=1.4), seconds=7.0)
+    assert [trial.name for trial in found.trials].index("dynamic int8, row by row, 2 at a time") < len(SPACE) - 2
+    assert found.trials[found.chosen].micro_batching is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({}, "another runtime"),
+        ({"precisions": [Precision.INT8]}, "allow float32"),
+    ],
+)
+def test_where_nothing_runs_there_is_no_choice_and_each_candidate_is_named(
+    changes: dict[str, list[Precision]], fix: str
+) -> None:
+    bench = Scripted({}, failures=dict.fromkeys(NAMES.values(), "it died of SIGSEGV"))
+    settings = choose_settings(search=Budget(trials=40), **changes)
+    with pytest.raises(ModelError, match="no candidate can be run") as error:
+        Search(bench, settings, 2, 100, SilentProgress()).run(SPACE)
+    assert all(f"{name}: it died of SIGSEGV" in error.value.what for name in NAMES.values())
+    assert fix in str(error.value.fix)
+
+
+def test_where_calibrating_takes_too_much_memory_the_budget_is_what_to_change() -> None:
+    static = [item for item in SPACE if item.variant.scheme is Scheme.STATIC]
+    bench = Scripted({}, failures=dict.fromkeys(NAMES.values(), "calibrating takes more memory than allowed"))
+    settings = choose_settings(search=Budget(trials=40, max_calibration_rss_bytes=1))
+    with pytest.raises(ModelError) as error:
+        Search(bench, settings, 2, 100, SilentProgress()).run(static)
+    assert "search.max_calibration_rss_bytes" in str(error.value.fix)
+
+
+def test_what_moves_by_its_whole_scale_is_not_judged_and_the_table_says_so() -> None:
+    bench = Scripted({"static int8": 3.0}, broken={"static int8"})
+    found = search(bench)
+    assert chosen(found) != "static int8"
+    table = TrialTable(
+        threads=2, bound=Bound(), checkpoint_bytes=100, seconds=1.0, trials=found.trials, chosen=found.chosen
+    )
+    (row,) = [row for row in table.rows() if row.name == "static int8"]
+    assert row.passes is None
+    assert row.failure == "not judged: its outputs move by their whole scale"
+    with pytest.raises(ModelError, match="move by their whole scale"):
+        search(Scripted({}, broken=set(NAMES.values())))
+
+
+@pytest.mark.parametrize("lost", range(0, 6))
+@pytest.mark.parametrize("gained", [0, 1])
+def test_the_search_and_the_gate_have_one_interval(lost: int, gained: int) -> None:
+    rows = 420
+    judged = Judged(rows=rows, lost=lost, gained=gained, neighbours=64, flips=0, moved=0.0)
+    gate = Paired(metric="accuracy", rows=rows, lost=lost, gained=gained, candidate_correct=400).drop_bounds(0.95)
+    assert judged.worst_points(0.95) == pytest.approx(gate[1], abs=1e-12)
+
+
+def test_as_many_rows_decide_as_at_the_gate() -> None:
+    # 0.95 = 1 - 0.99 ** n: with no row lost or gained, 299 rows show that at most 1 point is lost.
+    assert [decidable(rows, Bound()) for rows in (298, 299)] == [False, True]
+
+
+def test_too_few_rows_and_a_gate_that_judges_otherwise_are_said() -> None:
+    (note,) = search(Scripted({"dynamic int8": 2.0}, rows=60)).notes
+    assert note.startswith("60 tune rows cannot show that at most 1 points are lost at 95%")
+    assert search(Scripted({"dynamic int8": 2.0})).notes == []
+    assert search(Scripted({"dynamic int8": 2.0}), Bound(metric="accuracy")).notes == []
+    (note,) = search(Scripted({"dynamic int8": 2.0}), Bound(metric="macro_f1", unit="talk", slices="class")).notes
+    assert "the metric macro_f1 and whole units (talk) and slices (class)" in note
+
+
+def test_finalists_are_compared_by_what_their_own_rounds_say() -> None:
+    gains, lost = {"static int8": 2.5, "dynamic int8": 2.0}, {"static int8": 20}
+    assert chosen(search(Scripted(gains, lost=lost, paired=0.05))) == "static int8, 1 float32"
+    alike = search(Scripted(gains, lost=lost, paired=0.2))
+    assert chosen(alike) == "dynamic int8"
+    assert alike.reason.startswith("as fast as static int8, 1 float32 by the clock, and loses less")
+
+
+def test_the_margin_is_not_undone_by_what_the_clock_cannot_tell_apart() -> None:
+    found = search(Scripted({"dynamic int8": 1.2}, lost={"dynamic int8": 2}, paired=0.5))
+    assert chosen(found) == "dynamic int8"
+
+
+def test_an_unquantized_model_that_is_the_fastest_is_said_to_be_one() -> None:
+    found = search(Scripted(dict.fromkeys(NAMES.values(), 0.5) | {"float32": 1.0}))
+    assert chosen(found) == "float32"
+    assert "an unquantized one" in found.reason
+
+
+@pytest.mark.parametrize("gain", [0.8, 2.0])
+def test_without_vnni_the_choice_says_so_and_that_float32_would_be_faster(gain: float) -> None:
+    settings = choose_settings(search=Budget(trials=40), precisions=[Precision.INT8])
+    space = allowed(settings, ["avx2"])
+    names = {item.variant.model_dump_json(): item.name for item in space}
+    bench = Scripted(dict.fromkeys(names.values(), gain), names=names)
+    found = Search(bench, settings, 2, 100, SilentProgress()).run(space)
+    assert "7 bits, because this processor has no VNNI" in found.reason
+    assert any("no VNNI" in note for note in found.notes)
+    assert any("slower than the unquantized model" in note for note in found.notes) is (gain < 1)
+
+
+def test_float32_that_the_budget_left_untried_is_said_to_be() -> None:
+    (_, note) = search(Scripted({"dynamic int8": 2.0}), trials=2).notes
+    assert "float32 was not tried" in note
+
+
+@pytest.mark.parametrize(
+    ("bound", "lost", "nearest"),
+    [
+        # float32 is four times as large as allowed, int8 loses a little too much.
+        (Bound(max_size_ratio=0.26), 3, "dynamic int8"),
+        (Bound(max_size_ratio=0.9), 90, "float32"),
+        # What misses one bound is nearer than what misses two.
+        (Bound(max_size_ratio=0.2), 3, "float32"),
+    ],
+)
+def test_the_nearest_misses_the_fewest_bounds_and_by_the_least(bound: Bound, lost: int, nearest: str) -> None:
+    only = [Candidate(item.name, item.variant) for item in SPACE if item.name in {"dynamic int8", "float32"}]
+    bench = Scripted({}, lost={"dynamic int8": lost}, rows=400, mended_by=1)
+    found = Search(bench, choose_settings(search=Budget(trials=40), bound=bound), 2, 100, SilentProgress()).run(only)
+    assert chosen(found) == nearest
+    assert "comes nearest" in found.reason

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ import numpy as np
 import onnx
 import pytest
 
-from lane_steps import TASK, Facts, choose_settings, fresh, run_apply
+from lane_steps import TASK, Facts, choose_settings, fresh, make_rows, run_apply
 from modelmill.core import child, temporary
 from modelmill.core.contract import JSON
 from modelmill.core.errors import DataError, HardwareError, ModelError, RecipeError, StepKilledError
 from modelmill.core.evidence import Cell
 from modelmill.core.memory import rss_bytes
-from modelmill.core.model import read_model
+from modelmill.core.model import MicroBatching, read_model, write_model
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import Dataset, Role, write_rows
 from modelmill.steps.calibrate_quantize import contract, trial_process, workbench
@@ -165,9 +166,63 @@ def test_a_search_ends_with_a_choice_that_can_be_applied(lane_of: Callable[[str]
     assert float32 is not None
     assert float32.deviation == 0.0
     assert {"batch 1, length 16", "texts"} == {cell.name for cell in float32.timed.cells}
+    assert table(tmp_path).checkpoint_bytes == (lane.checkpoint / "model.safetensors").stat().st_size
+    assert table(tmp_path).reason == facts["reason"]
     run_apply(lane.optimized, tmp_path / "choice", lane.rows, tmp_path / "model")
     assert read_model(tmp_path / "model").precision == facts["precision"]
     assert not workers_of_this_process()
+
+
+def test_size_is_held_against_the_checkpoint_and_not_against_float32_graphs(
+    lane_of: Callable[[str], Any], tmp_path: Path
+) -> None:
+    lane = lane_of("bert")
+    half = shutil.copytree(lane.optimized, tmp_path / "optimized")
+    document = read_model(half)
+    size = int(str(document.facts["checkpoint_bytes"])) // 2
+    write_model(half, document.model_copy(update={"facts": {**document.facts, "checkpoint_bytes": size}}))
+    search(replace(lane, optimized=half), tmp_path / "x", Saving(), bound=contract.Bound(max_size_ratio=0.9))
+    found = table(tmp_path / "x")
+    (float32,) = [row for row in found.rows() if row.name == "float32"]
+    assert float32.passes is False
+    assert float32.failure is not None
+    assert "of the checkpoint's" in float32.failure
+
+
+@pytest.mark.parametrize(("most", "neighbours"), [(0, 90), (None, 64)])
+def test_as_many_rows_as_the_gate_tries_stand_beside_others_where_flips_are_bounded(
+    lane_of: Callable[[str], Any], tmp_path: Path, most: int | None, neighbours: int
+) -> None:
+    lane = replace(lane_of("bert"), rows=make_rows(tmp_path / "rows", 90))
+    search(lane, tmp_path / "x", Saving(), bound=contract.Bound(max_batch_flips=most), search=contract.Search(trials=2))
+    found = table(tmp_path / "x")
+    assert {trial.judged.neighbours for trial in found.trials if trial.judged is not None} == {neighbours}
+
+
+def test_finalists_are_timed_against_each_other_in_the_same_rounds(
+    lane_of: Callable[[str], Any], tmp_path: Path
+) -> None:
+    lane = lane_of("bert")
+    job = Job(
+        model=lane.optimized,
+        calibrate=lane.rows,
+        tune=lane.rows,
+        task="text-classification",
+        runtime=Runtime.ONNXRUNTIME,
+        threads=1,
+        cells=[Cell(batch_size=1, sequence_length=16)],
+        seed=0,
+    )
+    plain = contract.Variant(precision=Precision.FLOAT32, scheme=contract.Scheme.NONE)
+    divided = MicroBatching(max_tokens=0)
+    subjects = [Subject(variant=plain), Subject(variant=plain, micro_batching=divided)]
+    with Workbench(job, fresh(tmp_path / "journal"), SilentProgress()) as bench:
+        answer = bench.ask(Ask(work=Work.TIME, subjects=subjects, seconds=0.2))
+    whole, row_by_row = (timed.gain for timed in answer.timed)
+    assert [answer.faster[0][0], answer.faster[1][1]] == [(1.0, 1.0), (1.0, 1.0)]
+    low, high = answer.faster[0][1]
+    assert low <= whole / row_by_row <= high
+    assert answer.faster[1][0] == pytest.approx((1 / high, 1 / low))
 
 
 def test_a_candidate_that_kills_its_process_is_named_and_the_next_is_tried(

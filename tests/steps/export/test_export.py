@@ -31,6 +31,12 @@ def test_exported_graphs_equal_pytorch_on_every_shape_of_the_grid(lane_of: LaneO
     assert parity["shapes"] == [f"{batch}x{length}" for length in (1, 5, 64) for batch in (1, 2, 7)]
 
 
+def test_a_model_tells_how_large_its_checkpoint_was(lane_of: LaneOf) -> None:
+    lane = lane_of("bert")
+    size = (lane.checkpoint / "model.safetensors").stat().st_size
+    assert read_model(lane.exported).facts["checkpoint_bytes"] == size
+
+
 def test_batch_and_sequence_vary(lane_of: LaneOf) -> None:
     lane = lane_of("bert")
     document = read_model(lane.exported)

@@ -15,12 +15,16 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoTokenizer
 
+from html_page import Page
 from lane_artifacts import judge_lane, lane_measurements, publish_lanes, write_lane_choice
 from modelmill.core.bundle import read_bundle, verify
 from modelmill.core.errors import InputError, ModelError
 from modelmill.core.evidence import LaneEvidence
 from modelmill.core.model import read_model
+from modelmill.steps.calibrate_quantize.contract import Bound, Scheme, Variant
+from modelmill.steps.calibrate_quantize.trials import Trial, TrialTable
 from modelmill.steps.publish import assemble
+from modelmill.targets.base import Precision
 
 Lanes = dict[str, dict[str, Path]]
 
@@ -206,3 +210,25 @@ def test_a_name_that_could_lie_anywhere_is_refused(tmp_path: Path, judged: Lanes
     for field in ("model", "channel"):
         with pytest.raises(InputError, match=rf"cannot name a {field}"):
             publish_lanes(tmp_path / f"{field}{len(name)}", {"cpu-int8": judged["cpu-int8"]}, **{field: name})
+
+
+def test_a_lanes_trials_stand_in_the_bundles_report(tmp_path: Path, tiny_bert: Path) -> None:
+    lane = judge_lane(tmp_path / "lane", tiny_bert)
+    variant = Variant(precision=Precision.INT8, scheme=Scheme.DYNAMIC)
+    table = TrialTable(
+        threads=2,
+        bound=Bound(),
+        checkpoint_bytes=100,
+        seconds=1.0,
+        reason="the fastest that keeps to the bounds",
+        notes=["the search ended after 1 trials, its budget"],
+        trials=[Trial(name="a candidate that crashed", variant=variant, failure="it died of SIGSEGV")],
+        chosen=0,
+    )
+    document = table.model_copy(update={"tried": table.rows()}).model_dump(mode="json")
+    (lane["choice"] / "trials.json").write_text(json.dumps(document), "utf-8")
+    bundle = publish_lanes(tmp_path / "bundle", {"cpu-int8": lane})
+    words = " ".join(Page((bundle / "report.html").read_text("utf-8")).words)
+    for told in ("a candidate that crashed", "it died of SIGSEGV", table.reason, table.notes[0]):
+        assert told in words
+    assert json.loads((bundle / "evidence" / "cpu-int8" / "trials.json").read_bytes()) == document

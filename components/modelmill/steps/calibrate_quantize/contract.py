@@ -113,8 +113,13 @@ class Bound(Closed):
 
     max_drop_points: float = Field(1.0, ge=0, le=100, description="points of accuracy that may be lost")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of the paired interval")
-    max_size_ratio: float | None = Field(None, gt=0, description="bytes over the unquantized graphs'")
+    max_size_ratio: float | None = Field(None, gt=0, description="the graphs' bytes over the checkpoint's safetensors")
     max_batch_flips: int | None = Field(None, ge=0, description="predictions that may change with their batch")
+    metric: str | None = Field(
+        None, description="the gate's; of another than the task's primary one the search only says so"
+    )
+    unit: str | None = Field(None, description="column of the gate's units, of which the search only says so")
+    slices: str | None = Field(None, description="what the gate slices by, of which the search only says so")
 
 
 class Search(Closed):

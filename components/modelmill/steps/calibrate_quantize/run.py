@@ -14,7 +14,7 @@ from modelmill.core.contract import JSON, Report
 from modelmill.core.errors import DataError, ModelError, RecipeError
 from modelmill.core.evidence import TRIALS
 from modelmill.core.manifest import write_json
-from modelmill.core.model import ModelDocument, ShapeProfile, read_model, write_model
+from modelmill.core.model import CHECKPOINT_BYTES, ModelDocument, ShapeProfile, read_model, write_model
 from modelmill.core.progress import Progress
 from modelmill.core.rows import read_dataset
 from modelmill.graphs import parity
@@ -31,7 +31,7 @@ from modelmill.steps.calibrate_quantize.contract import (
     Scheme,
 )
 from modelmill.steps.calibrate_quantize.for_gpu import write_simulation
-from modelmill.steps.calibrate_quantize.search import Search
+from modelmill.steps.calibrate_quantize.search import SEVEN_BITS, Search
 from modelmill.steps.calibrate_quantize.space import Candidate, candidates
 from modelmill.steps.calibrate_quantize.trial_asks import Job
 from modelmill.steps.calibrate_quantize.trials import TrialTable
@@ -49,6 +49,9 @@ CHOICE_DOCUMENT = "choice.json"
 _MAX_INT8_DEVIATION = 1.0
 """Of the outputs' scale. int8 is judged by its accuracy, at the gate; what is off by the whole scale is broken."""
 
+NEIGHBOURS, FEW_NEIGHBOURS = 256, 64
+"""Tune rows that are tried beside others: as many as the gate tries where the recipe bounds the flips, else a few."""
+
 
 def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSettings, progress: Progress) -> Report:
     """Choose what makes the fastest model within the bounds, by trials or, where none are asked for, by rule.
@@ -58,7 +61,7 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
         HardwareError: The machine is not of the declared hardware class, or trials are asked for and it has no GPU.
         DataError: There are no tune rows to judge candidates by, or rows are another task's, or only candidates that
             are calibrated are allowed and there are too few rows for it.
-        ModelError: The unquantized model is broken.
+        ModelError: The unquantized model is broken, or no candidate runs.
         StepKilledError: The process that tries candidates is killed before it can try any.
         UsageError: The runtime is not installed.
     """
@@ -87,16 +90,19 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
         threads=machine.threads,
         cells=settings.cells,
         seed=settings.search.seed,
+        neighbours=FEW_NEIGHBOURS if settings.bound.max_batch_flips is None else NEIGHBOURS,
     )
-    unquantized = graph_bytes(inputs.model, document)
+    noted = document.facts.get(CHECKPOINT_BYTES)
+    checkpoint = noted if isinstance(noted, int) else graph_bytes(inputs.model, document)
     with Workbench(job, outputs.journal, progress, settings.search.seconds) as bench:
-        found = Search(bench, settings, machine.threads, unquantized, progress).run(space)
+        found = Search(bench, settings, machine.threads, checkpoint, progress).run(space)
         seconds = bench.seconds
     table = TrialTable(
         threads=machine.threads,
         bound=settings.bound,
-        unquantized_bytes=unquantized,
+        checkpoint_bytes=checkpoint,
         seconds=round(seconds, 3),
+        reason=found.reason,
         notes=found.notes,
         trials=found.trials,
         chosen=found.chosen,
@@ -178,7 +184,7 @@ def shapes_for(settings: ChooseSettings, max_length: int) -> ShapeProfile | None
 def by_rule(space: Sequence[Candidate]) -> Choice:
     """The first of the candidates, untried."""
     first = space[0]
-    seven = "; weights have 7 bits, because this processor has no VNNI" if first.variant.reduce_range else ""
+    seven = f"; {SEVEN_BITS}" if first.variant.reduce_range else ""
     others = "nothing was tried" if len(space) > 1 else "it is the only allowed candidate"
     return Choice(**first.variant.model_dump(), reason=f"{first.name}: {others}{seven}")
 

@@ -1,9 +1,9 @@
 """The search: the fastest candidate within the bounds, from the cheap looks to the dear ones.
 
-All candidates are screened: made, compared on a few rows, timed shortly. Then the tune rows judge them from the fastest
-down, until one passes, which is tried with its batches divided. Where a much faster one failed by its accuracy, the
-products that move its outputs most go back to float32, and what passes then is divided, too. What passed is timed
-again, longer and together.
+Candidates are screened: made, compared on a few rows, timed shortly. Then the tune rows judge them from the fastest
+down, until one passes, which is tried with its batches divided, and the unquantized model divided alike. What takes
+long to calibrate is screened after that. Where a much faster one failed by its accuracy, the products that move its
+outputs most go back to float32, and what passes then is divided, too. What passed is timed again, longer and together.
 """
 
 from __future__ import annotations
@@ -14,25 +14,37 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from modelmill.core.errors import ModelError
+from modelmill.core.evidence import Interval
 from modelmill.core.model import MicroBatching
 from modelmill.core.progress import Progress
-from modelmill.steps.calibrate_quantize.contract import Bound, ChooseSettings, Scheme, Variant
+from modelmill.steps.calibrate_quantize.contract import Calibration, ChooseSettings, Scheme, Variant
 from modelmill.steps.calibrate_quantize.space import PART_TOKENS, Candidate
 from modelmill.steps.calibrate_quantize.trial_asks import Answer, Ask, Subject, Work
-from modelmill.steps.calibrate_quantize.trials import Timed, Trial, excess_points, refused_for
+from modelmill.steps.calibrate_quantize.trials import (
+    Timed,
+    Trial,
+    decidable,
+    excess_points,
+    judged_otherwise,
+    missed,
+    refused_for,
+)
 from modelmill.targets.base import Precision
+from modelmill.tasks import registry
 
 SCREEN_SECONDS = 0.5
 DIVIDE_SECONDS = 1.5
 FINAL_SECONDS = 3.0
 """Of each cell."""
 FINALISTS = 3
-BROKEN = 1.0
-"""Of the outputs' scale: what moves by as much is not judged."""
+FIRST_LOOKS = 2 / 3
+"""Share of the budget's seconds after which no further candidate is screened before one is judged and divided."""
 WORTH = 1.05
 """How much faster a failed candidate must be for its products to be sorted."""
 SPARED = (1, 2, 4, 8)
 """Products that go back to float32, the ones that move the outputs most."""
+SEVEN_BITS = "weights have 7 bits, because this processor has no VNNI"
 
 
 class Bench(Protocol):
@@ -73,26 +85,36 @@ class Search:
         bench: Tries what it is asked.
         settings: Budget and bounds.
         threads: That divided batches may use.
-        unquantized_bytes: Of the optimized graphs.
+        checkpoint_bytes: What sizes are held against.
         progress: Told each trial.
     """
 
     bench: Bench
     settings: ChooseSettings
     threads: int
-    unquantized_bytes: int
+    checkpoint_bytes: int
     progress: Progress
     trials: list[Trial] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     spent: bool = False
 
     def run(self, space: Sequence[Candidate]) -> Found:
-        """Search among ``space``, at least one candidate."""
-        for candidate in space:
-            self._screen(candidate.name, candidate.variant, f"{len(self.trials) + 1} of {len(space)}")
+        """Search among ``space``, at least one candidate.
+
+        Raises:
+            ModelError: No candidate could be tried, or all are broken.
+        """
+        first, later = self._in_turn(space)
+        while first and (not self.trials or self.bench.seconds <= FIRST_LOOKS * self.settings.search.seconds):
+            self._look_first(first.pop(0), space)
         passed = self._judge_from_the_fastest()
         # Dividing gains most: it comes before what may spend the rest of the budget.
         if passed is not None:
+            self._divide(passed)
+        for candidate in (*first, *later):
+            self._look_first(candidate, space)
+        before, passed = passed, self._judge_from_the_fastest()
+        if passed is not None and (before is None or passed.gain >= WORTH * before.gain):
             self._divide(passed)
         spared = self._spare_products(passed)
         if spared is not None:
@@ -100,6 +122,14 @@ class Search:
         found = self._decide()
         self._fill_the_table()
         return found
+
+    def _in_turn(self, space: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+        """What is quickly made, and what is not: histograms are filled in a second pass over the calibration rows."""
+        slow = [item for item in space if item.variant.calibration is not Calibration.MINMAX]
+        return [item for item in space if item not in slow], slow
+
+    def _look_first(self, candidate: Candidate, space: Sequence[Candidate]) -> None:
+        self._screen(candidate.name, candidate.variant, f"{len(self.trials) + 1} of {len(space)}")
 
     def _screen(self, name: str, variant: Variant, where: str) -> Trial | None:
         if not self._may_go_on():
@@ -123,11 +153,14 @@ class Search:
         return trial
 
     def _judge_from_the_fastest(self) -> Trial | None:
-        for trial in self._fastest():
-            judged = self._judge(trial)
-            if refused_for(judged, self.settings.bound, self.unquantized_bytes) is None:
-                return judged
-        return None
+        return self._first_that_passes([trial for trial in self._fastest() if trial.micro_batching is None])
+
+    def _first_that_passes(self, trials: Sequence[Trial]) -> Trial | None:
+        judged = (self._judge(trial) for trial in trials)
+        return next((trial for trial in judged if self._passes(trial)), None)
+
+    def _passes(self, trial: Trial) -> bool:
+        return refused_for(trial, self.settings.bound, self.checkpoint_bytes) is None
 
     def _judge(self, trial: Trial) -> Trial:
         if trial.judged is not None:
@@ -138,7 +171,7 @@ class Search:
         if judged.judged is None:
             self.progress.fact(f"{trial.name}: failed on the tune rows: {answer.failure}")
             return judged
-        refusal = refused_for(judged, self.settings.bound, self.unquantized_bytes)
+        refusal = refused_for(judged, self.settings.bound, self.checkpoint_bytes)
         confidence = self.settings.bound.confidence
         self.progress.fact(
             f"{trial.name}: {judged.judged.drop_points:+.2f} points lost on {judged.judged.rows} tune rows, at most "
@@ -149,21 +182,35 @@ class Search:
 
     def _divide(self, whole: Trial) -> None:
         """Try to divide a passing candidate's batches, and judge the fastest way that is faster than none."""
-        tried = [self._divided(whole, tokens, self.threads) for tokens in PART_TOKENS]
+        divisions = [MicroBatching(max_tokens=tokens, workers=self.threads) for tokens in PART_TOKENS]
+        tried = [self._divided(whole, division) for division in divisions if self._may_go_on()]
         found = sorted((trial for trial in tried if trial is not None), key=lambda trial: -trial.gain)
-        if found and found[0].micro_batching is not None and self.threads > 1:
-            again = self._divided(whole, found[0].micro_batching.max_tokens, 1)
+        if found and found[0].micro_batching is not None and self.threads > 1 and self._may_go_on():
+            again = self._divided(whole, found[0].micro_batching.model_copy(update={"workers": 1}))
             found = sorted([*found, *([again] if again else [])], key=lambda trial: -trial.gain)
         for trial in found:
             if trial.gain <= whole.gain:
                 return
-            if refused_for(self._judge(trial), self.settings.bound, self.unquantized_bytes) is None:
+            if self._passes(self._judge(trial)):
+                self._divide_unquantized_like(trial)
                 return
 
-    def _divided(self, whole: Trial, tokens: int, workers: int) -> Trial | None:
-        if not self._may_go_on() or whole.screened is None:
+    def _divide_unquantized_like(self, divided: Trial) -> None:
+        """Dividing gains without quantizing, too: whatever is left of the budget, like is held against like."""
+        whole = [trial for trial in self._fastest() if trial.micro_batching is None]
+        unquantized = [trial for trial in whole if trial.variant.scheme is Scheme.NONE]
+        for precision in dict.fromkeys(trial.variant.precision for trial in unquantized):
+            plain = self._first_that_passes([trial for trial in unquantized if trial.variant.precision is precision])
+            tried = [(trial.variant, trial.micro_batching) for trial in self.trials]
+            if plain is None or divided.micro_batching is None or (plain.variant, divided.micro_batching) in tried:
+                continue
+            alike = self._divided(plain, divided.micro_batching)
+            if alike is not None and alike.gain > plain.gain:
+                self._judge(alike)
+
+    def _divided(self, whole: Trial, division: MicroBatching) -> Trial | None:
+        if whole.screened is None:
             return None
-        division = MicroBatching(max_tokens=tokens, workers=workers)
         trial = Trial(name=f"{whole.name}, {in_words(division)}", variant=whole.variant, micro_batching=division)
         # Beside the whole: what dividing gains is less than what two looks at one model differ by.
         both = [subject_of(whole), subject_of(trial)]
@@ -198,7 +245,7 @@ class Search:
             if spared is None or spared.gain < least:
                 return None
             judged = self._judge(spared)
-            if refused_for(judged, bound, self.unquantized_bytes) is None:
+            if refused_for(judged, bound, self.checkpoint_bytes) is None:
                 return judged
         return None
 
@@ -239,30 +286,71 @@ class Search:
         self.progress.fact(words)
 
     def _decide(self) -> Found:
-        bound = self.settings.bound
-        for plain in [trial for trial in self._fastest() if trial.variant.precision is Precision.FLOAT32][:1]:
-            # What int8 must be faster than, where both are allowed.
-            self._judge(plain)
-        passing = [trial for trial in self._fastest() if refused_for(trial, bound, self.unquantized_bytes) is None]
+        if not self._fastest():
+            raise self._nothing_runs()
+        # What int8 must be faster than, where both are allowed.
+        self._first_that_passes([trial for trial in self._fastest() if not _is_quantized(trial)])
+        self._tell_how_it_was_judged()
+        passing = [trial for trial in self._fastest() if self._passes(trial)]
         if not passing:
-            chosen = self._nearest()
-            words = "no candidate keeps to the bounds on the tune rows; this one comes nearest"
-            return self._found(chosen, words)
+            return self._found(
+                self._nearest(), "no candidate keeps to the bounds on the tune rows; this one comes nearest"
+            )
         finalists = passing[:FINALISTS]
-        unquantized = [trial for trial in passing if trial.variant.precision is Precision.FLOAT32][:1]
+        unquantized = [trial for trial in passing if not _is_quantized(trial)][:1]
         finalists += [trial for trial in unquantized if trial not in finalists]
+        faster: list[list[Interval]] = []
         if len(finalists) > 1:
-            finalists = self._timed_again(finalists)
+            finalists, faster = self._timed_again(finalists)
         best = max(finalists, key=lambda trial: trial.gain)
-        unquantized = [trial for trial in finalists if trial.variant.precision is Precision.FLOAT32]
-        if unquantized and best not in unquantized and best.gain < self.settings.search.min_gain * unquantized[0].gain:
-            gain = best.gain / unquantized[0].gain
-            words = f"the fastest quantized candidate is {gain:.2f} times as fast, and less than "
-            return self._found(unquantized[0], f"{words}{self.settings.search.min_gain:g} is not worth its loss")
-        equal = [trial for trial in finalists if trial.gain >= best.gain * (1 - _uncertainty(best))]
-        # Among those that the clock cannot tell apart, the one that loses least.
-        chosen = min(equal, key=lambda trial: (_drop(trial), -trial.gain))
-        return self._found(chosen, "the fastest candidate that keeps to the bounds on the tune rows")
+        plain = max((trial for trial in finalists if not _is_quantized(trial)), key=lambda one: one.gain, default=None)
+        least = self.settings.search.min_gain
+        if plain is None:
+            self._tell_what_was_not_compared(best)
+        if plain is not None and _is_quantized(best) and best.gain < least * plain.gain:
+            words = f"the fastest quantized candidate is {best.gain / plain.gain:.2f} times as fast, and less than "
+            return self._found(plain, f"{words}{least:g} is not worth its loss")
+        # Among those that the clock cannot tell apart, the one that loses least; the margin has decided on quantizing.
+        rivals = [
+            trial
+            for trial, (low, _) in zip(finalists, faster[finalists.index(best)] if faster else [], strict=False)
+            if low <= 1 and _is_quantized(trial) is _is_quantized(best)
+        ]
+        chosen = min([best, *rivals], key=lambda trial: (_drop(trial), -trial.gain))
+        if chosen is not best:
+            return self._found(chosen, f"as fast as {best.name} by the clock, and loses less on the tune rows")
+        kind = "" if _is_quantized(best) else ", an unquantized one"
+        return self._found(best, f"the fastest candidate that keeps to the bounds on the tune rows{kind}")
+
+    def _nothing_runs(self) -> ModelError:
+        whys = [
+            f"{trial.name}: {trial.failure or 'its outputs move by their whole scale, so that it is broken'}"
+            for trial in self.trials
+        ]
+        fix = "see whether the runtime runs this model at all (the messages are its own), or take another runtime"
+        if self.settings.search.max_calibration_rss_bytes is not None and all(
+            trial.variant.scheme is Scheme.STATIC for trial in self.trials
+        ):
+            fix = "allow more by search.max_calibration_rss_bytes, or float32 in the target's precision"
+        elif Precision.FLOAT32 not in self.settings.precisions:
+            fix = "allow float32 in the target's precision, or take another runtime"
+        return ModelError(f"no candidate can be run: {'; '.join(whys)}", fix=fix)
+
+    def _tell_how_it_was_judged(self) -> None:
+        bound = self.settings.bound
+        rows = next((trial.judged.rows for trial in self.trials if trial.judged is not None), None)
+        if rows is not None and not decidable(rows, bound):
+            self.notes.append(
+                f"{rows} tune rows cannot show that at most {bound.max_drop_points:g} points are lost at "
+                f"{bound.confidence:.0%}: what is lost on them was compared, without an interval"
+            )
+        otherwise = judged_otherwise(bound, registry.get(self.settings.task).metric.name)
+        self.notes += [otherwise] if otherwise else []
+
+    def _tell_what_was_not_compared(self, best: Trial) -> None:
+        compares = Precision.FLOAT32 in self.settings.precisions and self.settings.scheme in {None, Scheme.NONE}
+        if compares and all(_is_quantized(trial) for trial in self.trials):
+            self.notes.append(f"float32 was not tried before the budget ended: {best.name} was not held against it")
 
     def _fill_the_table(self) -> None:
         """Judge what the decision did not need, so that accuracy can be seen against speed, while seconds are left."""
@@ -271,33 +359,44 @@ class Search:
                 return
             self._judge(trial)
 
-    def _timed_again(self, finalists: list[Trial]) -> list[Trial]:
+    def _timed_again(self, finalists: list[Trial]) -> tuple[list[Trial], list[list[Interval]]]:
+        """The finalists, timed together, and how many times as fast each is as each other."""
         subjects = [subject_of(trial) for trial in finalists]
         answer = self.bench.ask(Ask(work=Work.TIME, subjects=subjects, seconds=FINAL_SECONDS))
         if answer.failure is not None:
             self.notes.append(f"the finalists were not timed again: {answer.failure}")
-            return finalists
-        return [
+            return finalists, []
+        timed = [
             self._put(trial, trial.model_copy(update={"final": timed}))
             for trial, timed in zip(finalists, answer.timed, strict=True)
         ]
+        return timed, answer.faster
 
     def _nearest(self) -> Trial:
-        judged = [trial for trial in self.trials if trial.judged is not None]
-        if judged:
-            return min(judged, key=lambda trial: (_excess(trial, self.settings.bound), -trial.gain))
-        return self._fastest()[0] if self._fastest() else self.trials[0]
+        def distance(trial: Trial) -> tuple[int, float, float]:
+            misses = missed(trial, self.settings.bound, self.checkpoint_bytes)
+            return len(misses), sum(misses.values()), -trial.gain
+
+        sound = self._fastest()
+        return min([trial for trial in sound if trial.judged is not None] or sound, key=distance)
 
     def _found(self, chosen: Trial, words: str) -> Found:
         reason = f"{words}: {chosen.name}, {chosen.gain:.2f} times as fast as unquantized"
+        if chosen.variant.reduce_range:
+            reason += f"; {SEVEN_BITS}"
+            self.notes.append(f"{chosen.name}: {SEVEN_BITS}")
+        if _is_quantized(chosen) and chosen.gain < 1 and Precision.FLOAT32 not in self.settings.precisions:
+            self.notes.append(
+                f"{chosen.name} is slower than the unquantized model ({chosen.gain:.2f} times as fast), which the "
+                "recipe does not allow"
+            )
         self.progress.fact(reason)
         return Found(self.trials, self.trials.index(chosen), reason, self.notes)
 
     def _fastest(self) -> list[Trial]:
         """What could be timed and is not broken, the fastest first."""
         alive = [item for item in self.trials if item.screened is not None and item.failure is None]
-        sound = [item for item in alive if item.screened is not None and item.screened.deviation < BROKEN]
-        return sorted(sound, key=lambda trial: -trial.gain)
+        return sorted((item for item in alive if not item.is_broken), key=lambda trial: -trial.gain)
 
     def _may_go_on(self) -> bool:
         search = self.settings.search
@@ -341,14 +440,10 @@ def _relative_to(first: Timed, whole: Timed, divided: Timed) -> Timed:
     return Timed(cells=cells)
 
 
-def _uncertainty(trial: Trial) -> float:
-    """The share of its gain that the interval leaves open."""
-    return 1 - trial.timed.least_gain / trial.timed.gain if trial.timed else 0.0
+def _is_quantized(trial: Trial) -> bool:
+    """Whether it is not in float32: what must be faster by the margin."""
+    return trial.variant.precision is not Precision.FLOAT32
 
 
 def _drop(trial: Trial) -> float:
     return trial.judged.drop_points if trial.judged else 0.0
-
-
-def _excess(trial: Trial, bound: Bound) -> float:
-    return excess_points(trial.judged, bound) if trial.judged else float("inf")

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from modelmill.core.contract import Closed
-from modelmill.core.evidence import Cell
+from modelmill.core.evidence import Cell, Interval
 from modelmill.core.model import MicroBatching
 from modelmill.measuring.timing_asks import Failure
 from modelmill.steps.calibrate_quantize.contract import Variant
@@ -27,6 +27,7 @@ class Job(Closed):
     threads: int
     cells: list[Cell]
     seed: int
+    neighbours: int = Field(64, ge=1, description="tune rows that are tried beside others, alone, and padded")
 
 
 class Work(StrEnum):
@@ -71,6 +72,10 @@ class Answer(Closed):
         None, description="largest difference of outputs on a few tune rows, over the outputs' scale"
     )
     timed: list[Timed] = Field(default_factory=list, description="in the subjects' order")
+    faster: list[list[Interval]] = Field(
+        default_factory=list,
+        description="[i][j]: how many times as fast subject i is as subject j, over all workloads, in the same rounds",
+    )
     seconds: float = Field(0.0, description="that it took whoever asked, starts of the process included")
 
 

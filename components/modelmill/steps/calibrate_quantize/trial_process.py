@@ -18,13 +18,14 @@ import numpy as np
 from modelmill.core.batch_plan import BatchPlan
 from modelmill.core.child import lines_from_parent
 from modelmill.core.errors import ModelError, ModelmillError
+from modelmill.core.evidence import Interval
 from modelmill.core.model import read_model, write_model
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.measuring.cells import fit_cells
 from modelmill.measuring.models import graph_bytes
 from modelmill.measuring.predicting import join, padded_batches, plan_of, predict
-from modelmill.measuring.ratios import ratio
+from modelmill.measuring.ratios import Ratio, over_workloads, ratio
 from modelmill.measuring.rounds import Call, Rounds, interleave
 from modelmill.measuring.timing_asks import Failure
 from modelmill.steps.calibrate_quantize.contract import Variant
@@ -39,7 +40,7 @@ from modelmill.tasks import registry
 from modelmill.tasks.base import Batch
 
 PROBES = 64
-"""Tune rows whose outputs are compared at first sight, and that are tried beside other rows."""
+"""Tune rows whose outputs are compared at first sight."""
 MIXED = 8
 """Rows of a mixed batch, as a server gathers in milliseconds."""
 PADDING = 16
@@ -73,14 +74,14 @@ class Workshop:
         self._features = self._task.encode(self._processor, rows, self._document.max_length)
         self._references = self._task.references(rows, read_dataset(job.tune).labels)
         self._plan = plan_of(self._features)
-        step = max(1, len(rows) // PROBES)
-        self._probes = list(range(0, len(rows), step))[:PROBES]
+        self._probes = spread(len(rows), PROBES)
+        self._beside = spread(len(rows), job.neighbours)
         self._made: OrderedDict[str, Path] = OrderedDict()
         self._number = 0
         self._unquantized = open_session_of(job.runtime)(job.model, job.threads)
         self._workloads = self._all_workloads()
         self._expected: np.ndarray | None = None
-        self._expected_probes = self._outputs(self._unquantized, self._alone())
+        self._expected_probes = self._outputs(self._unquantized, one_by_one(self._probes))
 
     def answer(self, ask: Ask) -> Answer:
         """Do what is asked."""
@@ -96,12 +97,13 @@ class Workshop:
             case Work.COMPARE:
                 return Answer(deviation=self._deviation(self._open(first)))
             case Work.TIME:
-                return Answer(timed=self._time([self._open(item) for item in ask.subjects], ask))
+                timed, faster = self._time([self._open(item) for item in ask.subjects], ask)
+                return Answer(timed=timed, faster=faster)
 
     def _screen(self, subject: Subject, ask: Ask) -> Screened:
         session = self._open(subject)
         deviation = self._deviation(session)
-        (timed,) = self._time([session], ask)
+        (timed,), _ = self._time([session], ask)
         directory = self._make(subject.variant)
         size = graph_bytes(directory, read_model(directory))
         return Screened(size_bytes=size, deviation=deviation, timed=timed)
@@ -116,31 +118,37 @@ class Workshop:
         decoded = self._task.decode(outputs)
         right = np.asarray(self._task.correct(decoded, self._references), bool)
         before = np.asarray(self._task.correct(self._task.decode(self._expected), self._references), bool)
-        changed, moved = np.zeros(len(self._probes), bool), 0.0
-        for plan, padding in ((self._alone(), 0), (self._shuffled(), 0), (self._alone(), PADDING)):
+        beside = self._beside
+        changed, moved = np.zeros(len(beside), bool), 0.0
+        for plan, padding in ((one_by_one(beside), 0), (self._shuffled(), 0), (one_by_one(beside), PADDING)):
             found = self._outputs(session, plan, padding)
-            moved = max(moved, float(np.abs(found - outputs[self._probes]).max()))
-            differs = self._task.decode(found) != decoded[self._probes]
+            moved = max(moved, float(np.abs(found - outputs[beside]).max()))
+            differs = self._task.decode(found) != decoded[beside]
             changed |= differs.reshape(len(differs), -1).any(axis=1)
         # A row counts as right where it is right whatever stands beside it.
-        right[np.asarray(self._probes)[changed]] = False
+        right[np.asarray(beside)[changed]] = False
         return Judged(
             rows=len(right),
             lost=int((before & ~right).sum()),
             gained=int((~before & right).sum()),
-            neighbours=len(self._probes),
+            neighbours=len(beside),
             flips=int(changed.sum()),
             moved=moved / self._scale(),
         )
 
     def _deviation(self, session: Session) -> float:
-        return float(np.abs(self._outputs(session, self._alone()) - self._expected_probes).max()) / self._scale()
+        return (
+            float(np.abs(self._outputs(session, one_by_one(self._probes)) - self._expected_probes).max())
+            / self._scale()
+        )
 
     def _scale(self) -> float:
         return float(np.abs(self._expected_probes).max()) or 1.0
 
-    def _time(self, sessions: Sequence[Session], ask: Ask) -> list[Timed]:
+    def _time(self, sessions: Sequence[Session], ask: Ask) -> tuple[list[Timed], list[list[Interval]]]:
+        """Each session against the unquantized model, and against each other."""
         cells: list[list[TimedCell]] = [[] for _ in sessions]
+        taken: list[Rounds] = []
         for name, (batches, call_of) in self._workloads.items():
             if not ask.single_rows and max(len(next(iter(batch.values()))) for batch in batches) == 1:
                 continue
@@ -148,7 +156,8 @@ class Workshop:
             rounds = interleave(calls, seconds=ask.seconds, seed=self._job.seed, least=LEAST_ROUNDS)
             for index, timed in enumerate(cells):
                 timed.append(_cell(name, rounds, str(index), self._job.seed))
-        return [Timed(cells=timed) for timed in cells]
+            taken.append(rounds)
+        return [Timed(cells=timed) for timed in cells], _faster(taken, len(sessions), self._job.seed)
 
     def _all_workloads(self) -> Mapping[str, tuple[Sequence[Batch], Callable[[Session], Call]]]:
         """Workload → its batches, and what calls a session with them."""
@@ -168,7 +177,7 @@ class Workshop:
         return join([found], len(self._features))
 
     def _outputs(self, session: Session, plan: Sequence[Sequence[int]], padding: int = 0) -> np.ndarray:
-        """Outputs of the probes, in their order, each batch padded by some tokens more than it needs."""
+        """Outputs of a plan's rows, by row number, each batch padded by some tokens more than it needs."""
         kept: dict[int, np.ndarray] = {}
         for rows in plan:
             features = [self._features[row] for row in rows]
@@ -177,13 +186,10 @@ class Workshop:
             batch = self._task.collate(self._processor, features, length)
             outputs = np.asarray(self._task.outputs_of(session.run(batch)), np.float32)
             kept.update(zip(rows, outputs, strict=True))
-        return _finite(np.stack([kept[row] for row in self._probes]))
-
-    def _alone(self) -> list[list[int]]:
-        return [[row] for row in self._probes]
+        return _finite(np.stack([kept[row] for row in sorted(kept)]))
 
     def _shuffled(self) -> list[list[int]]:
-        order = np.random.default_rng(self._job.seed).permutation(self._probes).tolist()
+        order = np.random.default_rng(self._job.seed).permutation(self._beside).tolist()
         return [order[start : start + MIXED] for start in range(0, len(order), MIXED)]
 
     def _open(self, subject: Subject, threads: int | None = None) -> Session:
@@ -224,6 +230,16 @@ def _finite(outputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
+def spread(count: int, most: int) -> list[int]:
+    """Numbers of at most so many of ``count`` rows, evenly spread and rising: files come sorted by label."""
+    return [int(row) for row in np.unique(np.linspace(0, count - 1, min(most, count)).round())]
+
+
+def one_by_one(rows: Sequence[int]) -> list[list[int]]:
+    """A batch for each row."""
+    return [[row] for row in rows]
+
+
 def _caller(batches: Sequence[Batch]) -> Callable[[Session], Call]:
     def of(session: Session) -> Call:
         def call(_: int) -> None:
@@ -243,6 +259,16 @@ def _cell(workload: str, rounds: Rounds, name: str, seed: int) -> TimedCell:
 def _say(stream: TextIO, line: Line) -> None:
     stream.write(line.model_dump_json() + "\n")
     stream.flush()
+
+
+def _faster(taken: Sequence[Rounds], count: int, seed: int) -> list[list[Interval]]:
+    found: list[list[Interval]] = [[(1.0, 1.0)] * count for _ in range(count)]
+    for one in range(count):
+        for other in range(one):
+            each: list[Ratio] = [ratio(rounds, str(other), str(one), seed=seed) for rounds in taken]
+            low, high = over_workloads(each).interval
+            found[one][other], found[other][one] = (low, high), (1 / high, 1 / low)
+    return found
 
 
 def main() -> None:

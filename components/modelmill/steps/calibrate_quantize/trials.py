@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from pydantic import Field
 
 from modelmill.core.contract import Closed
 from modelmill.core.evidence import Interval, Tried
 from modelmill.core.model import MicroBatching
-from modelmill.measuring.noninferiority import tango_bounds
+from modelmill.measuring.noninferiority import drop_bounds
 from modelmill.steps.calibrate_quantize.contract import Bound, Variant
+
+BROKEN = 1.0
+"""Of the outputs' scale: what moves by as much is not judged."""
 
 
 class TimedCell(Closed):
@@ -31,11 +35,6 @@ class Timed(Closed):
     def gain(self) -> float:
         """Over the unquantized model: the geometric mean of the cells, each counting alike."""
         return math.exp(sum(math.log(cell.gain) for cell in self.cells) / len(self.cells))
-
-    @property
-    def least_gain(self) -> float:
-        """The same of the intervals' lower ends."""
-        return math.exp(sum(math.log(cell.gain_ci[0]) for cell in self.cells) / len(self.cells))
 
 
 class Screened(Closed):
@@ -62,8 +61,8 @@ class Judged(Closed):
         return 100 * (self.lost - self.gained) / self.rows
 
     def worst_points(self, confidence: float) -> float:
-        """Points that may be lost at most, at a one-sided confidence (Tango 1998)."""
-        return 100 * float(tango_bounds(self.lost, self.gained, self.rows, confidence)[1])
+        """Points that may be lost at most, at a one-sided confidence, by the gate's interval."""
+        return _worst_points(self.lost, self.gained, self.rows, confidence)
 
 
 class Trial(Closed):
@@ -87,6 +86,11 @@ class Trial(Closed):
         """Its gain over the unquantized model; 0 where it was never timed."""
         return self.timed.gain if self.timed else 0.0
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether its outputs are those of another model."""
+        return self.screened is not None and self.screened.deviation >= BROKEN
+
 
 class TrialTable(Closed):
     """``trials.json``: beside the choice, for people and the report."""
@@ -94,9 +98,10 @@ class TrialTable(Closed):
     format: int = 1
     threads: int
     bound: Bound
-    unquantized_bytes: int
+    checkpoint_bytes: int = Field(description="what sizes are held against")
     seconds: float = Field(description="that the search took, killed attempts' trials included")
-    notes: list[str] = Field(default_factory=list)
+    reason: str = Field("", description="why the chosen one, for people")
+    notes: list[str] = Field(default_factory=list, description="what a reader must know")
     trials: list[Trial]
     chosen: int = Field(description="index of the chosen trial")
     tried: list[Tried] = Field(default_factory=list, description="the trials as a report shows them")
@@ -106,13 +111,14 @@ class TrialTable(Closed):
         rows = []
         for index, trial in enumerate(self.trials):
             judged, screened = trial.judged, trial.screened
-            refusal = refused_for(trial, self.bound, self.unquantized_bytes)
+            refusal = refused_for(trial, self.bound, self.checkpoint_bytes)
+            unjudged = "not judged: its outputs move by their whole scale" if trial.is_broken else None
             rows.append(
                 Tried(
                     name=trial.name,
                     chosen=index == self.chosen,
                     passes=None if judged is None else refusal is None,
-                    failure=trial.failure or (refusal if judged is not None else None),
+                    failure=trial.failure or (refusal if judged is not None else unjudged),
                     gain=round(trial.gain, 4) if screened else None,
                     size_bytes=screened.size_bytes if screened else None,
                     deviation=round(screened.deviation, 5) if screened else None,
@@ -126,7 +132,7 @@ class TrialTable(Closed):
 
 def decidable(rows: int, bound: Bound) -> bool:
     """Whether so many rows could show that a model that answers like the unquantized one is within the bound."""
-    return 100 * float(tango_bounds(0, 0, rows, bound.confidence)[1]) <= bound.max_drop_points
+    return _worst_points(0, 0, rows, bound.confidence) <= bound.max_drop_points
 
 
 def excess_points(judged: Judged, bound: Bound) -> float:
@@ -139,16 +145,53 @@ def excess_points(judged: Judged, bound: Bound) -> float:
     return judged.drop_points - bound.max_drop_points
 
 
-def refused_for(trial: Trial, bound: Bound, unquantized_bytes: int) -> str | None:
-    """Why a judged candidate does not pass; None: it does."""
+@cache
+def _worst_points(lost: int, gained: int, rows: int, confidence: float) -> float:
+    return 100 * float(drop_bounds(lost, gained, rows, confidence)[1])
+
+
+def judged_otherwise(bound: Bound, primary: str) -> str | None:
+    """How the gate will judge otherwise than the search, which counts the rows that are right; None: it does not.
+
+    Args:
+        bound: What the search was told of the gate.
+        primary: The name of the task's primary metric.
+    """
+    asked = [
+        f"the metric {bound.metric}" if bound.metric not in {None, primary} else "",
+        f"whole units ({bound.unit})" if bound.unit else "",
+        f"slices ({bound.slices})" if bound.slices else "",
+    ]
+    told = [words for words in asked if words]
+    if not told:
+        return None
+    return f"the gate judges {' and '.join(told)}, too: the search compared candidates by {primary} of single rows"
+
+
+def missed(trial: Trial, bound: Bound, checkpoint_bytes: int) -> dict[str, float]:
+    """The bounds that a judged candidate misses, in words → by how much, as a share of the bound (of 1 where it is 0).
+
+    Args:
+        trial: Screened; what was not judged misses its accuracy without end.
+        bound: What it must keep to.
+        checkpoint_bytes: What its size is held against.
+    """
     if trial.judged is None or trial.screened is None:
-        return "it was not judged"
+        return {"it was not judged": math.inf}
+    found = {}
     over = excess_points(trial.judged, bound)
     if over > 0:
-        return f"its accuracy may fall {over + bound.max_drop_points:.2f} points"
-    ratio = trial.screened.size_bytes / unquantized_bytes
+        words = f"its accuracy may fall {over + bound.max_drop_points:.2f} points"
+        found[words] = over / (bound.max_drop_points or 1.0)
+    ratio = trial.screened.size_bytes / checkpoint_bytes
     if bound.max_size_ratio is not None and ratio > bound.max_size_ratio:
-        return f"its size is {ratio:.3f} of the unquantized model's"
+        found[f"its size is {ratio:.3f} of the checkpoint's"] = ratio / bound.max_size_ratio - 1
     if bound.max_batch_flips is not None and trial.judged.flips > bound.max_batch_flips:
-        return f"{trial.judged.flips} predictions change with their batch"
-    return None
+        words = f"{trial.judged.flips} predictions change with their batch"
+        found[words] = (trial.judged.flips - bound.max_batch_flips) / (bound.max_batch_flips or 1)
+    return found
+
+
+def refused_for(trial: Trial, bound: Bound, checkpoint_bytes: int) -> str | None:
+    """Why a judged candidate does not pass; None: it does."""
+    return "; ".join(missed(trial, bound, checkpoint_bytes)) or None

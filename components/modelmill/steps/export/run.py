@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from modelmill.core import hardware
-from modelmill.core.contract import Report
-from modelmill.core.model import CONFIG, Component, Execution, ModelDocument, write_model
+from modelmill.core.contract import JSON, Report
+from modelmill.core.model import CHECKPOINT_BYTES, CONFIG, Component, Execution, ModelDocument, write_model
 from modelmill.core.progress import Progress
 from modelmill.graphs import files, parity
+from modelmill.measuring.models import checkpoint_bytes
 from modelmill.steps.export.chain import stage_inputs
 from modelmill.steps.export.contract import Inputs, Outputs, Settings
 from modelmill.steps.export.tracing import TRACE_BATCH_SIZE, TRACE_LENGTH, trace
@@ -68,7 +69,11 @@ def run(inputs: Inputs, outputs: Outputs, settings: Settings, progress: Progress
     with progress.bar("parity with PyTorch", len(grid), "shapes") as bar:
         found = parity.compare(pytorch.run, exported.run, batch_of, grid, bar)
     parity.require(found, settings.max_relative_deviation, "the exported graph is not the model")
-    write_model(outputs.model, document.model_copy(update={"facts": {"export_parity": found.bound()}}))
+    facts: dict[str, JSON] = {
+        "export_parity": found.bound(),
+        CHECKPOINT_BYTES: checkpoint_bytes(inputs.checkpoint),
+    }
+    write_model(outputs.model, document.model_copy(update={"facts": facts}))
     progress.fact(f"{len(components)} graph(s), opset {opset}: {found.words('PyTorch')}")
     return Report({"export_parity": found.fact(), "opset": opset, "max_length": maximum})
 

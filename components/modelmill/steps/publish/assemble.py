@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from modelmill.core import bundle as bundles
 from modelmill.core.contract import JSON
 from modelmill.core.errors import ModelError
-from modelmill.core.evidence import TRIALS, LaneEvidence, Tried, Verdict
+from modelmill.core.evidence import TRIALS, LaneEvidence, Searched, Verdict
 from modelmill.core.manifest import FileEntry, canonical, copy, relative_files, write_json
 from modelmill.core.model import ModelDocument, read_model
 from modelmill.core.progress import Progress, SilentBar
@@ -73,9 +71,13 @@ class Lane:
         return self.evidence.verdict is Verdict.PASS
 
     @property
-    def tried(self) -> list[Tried]:
-        """The candidates that were searched."""
-        return TypeAdapter(list[Tried]).validate_python(self.trials.get("tried", []))
+    def searched(self) -> Searched | None:
+        """What its search tried and found; None: nothing was tried."""
+        if not self.trials.get("tried"):
+            return None
+        return Searched.model_validate(
+            {name: self.trials[name] for name in Searched.model_fields if name in self.trials}
+        )
 
     @property
     def applied(self) -> dict[str, JSON]:

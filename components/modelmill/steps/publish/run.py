@@ -98,7 +98,7 @@ def _report(settings: Settings, digest: str, shown: Sequence[LaneEvidence], lane
             title=settings.model,
             status=RunStatus.ASSEMBLED,
             lanes=list(shown),
-            searches={lane.target: lane.tried for lane in lanes if lane.passed and lane.tried},
+            searches={lane.target: lane.searched for lane in lanes if lane.passed and lane.searched},
             recipe=settings.recipe,
             bundle=digest,
             channel=settings.channel,
