@@ -118,3 +118,9 @@ def candidates(
         and declared.changes.get("rest", FLOAT32) in {FLOAT32, *precisions}
         and (has_bf16 or declared.changes.get("rest") is not BF16)
     ]
+
+
+def schemes_of(runtime: Runtime, precisions: Sequence[Precision]) -> list[Scheme]:
+    """The schemes that some candidate of a runtime in one of the precisions has, in the order of `Scheme`."""
+    found = {item.scheme for item in SPACE if runtime in item.runtimes and item.precision in precisions}
+    return [scheme for scheme in Scheme if scheme in found]
