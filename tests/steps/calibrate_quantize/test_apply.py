@@ -117,8 +117,12 @@ def test_too_few_rows_end_a_search_that_could_only_calibrate_before_its_first_tr
     lane_of: LaneOf, tmp_path: Path, count: int
 ) -> None:
     rows = make_rows(tmp_path / "rows", count)
-    with pytest.raises(DataError, match=f"{count} rows are too few"):
+    with pytest.raises(DataError, match=f"{count} rows are too few") as caught:
         run_choose(lane_of("bert").optimized, rows, tmp_path / "choice", scheme="static")
+    assert "on onnxruntime also scheme: dynamic" in str(caught.value.fix)
+    fp16 = {"runtime": "onnxruntime-cuda", "precisions": ["fp16"]}
+    with pytest.raises(DataError, match="ranges of values need at least"):
+        run_choose(lane_of("bert").exported, rows, tmp_path / "fp16", **fp16)
     # Where something else is allowed, it is what is chosen.
     assert run_choose(lane_of("bert").optimized, rows, tmp_path / "dynamic").scheme == "dynamic"
 

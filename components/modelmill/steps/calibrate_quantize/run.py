@@ -38,7 +38,7 @@ from modelmill.steps.calibrate_quantize.trial_asks import Job
 from modelmill.steps.calibrate_quantize.trials import TrialTable
 from modelmill.steps.calibrate_quantize.variants import make_variant
 from modelmill.steps.calibrate_quantize.workbench import Workbench
-from modelmill.targets.base import Runtime, Session
+from modelmill.targets.base import Precision, Runtime, Session
 from modelmill.targets.onnxruntime_cpu import open_session
 from modelmill.targets.pytorch import load_processor
 from modelmill.targets.registry import RUNTIMES, machine_of, on_gpu, open_session_of, require_gpu, require_installed
@@ -71,7 +71,7 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
     space = within_memory(allowed(settings, machine.instruction_set), settings.search.max_calibration_rss_bytes)
     _require_rows(inputs, registry.get(settings.task), space)
     shapes = shapes_for(settings, document.max_length)
-    if settings.search.trials == 0 or len(space) == 1:
+    if settings.search.trials == 0:
         choice = by_rule(space).model_copy(update={"shapes": shapes})
         write_json(outputs.choice / CHOICE_DOCUMENT, choice.model_dump(mode="json"))
         progress.fact(f"{choice.precision.value}, {choice.scheme.value}: {choice.reason}")
@@ -174,7 +174,8 @@ def _require_rows(inputs: ChooseInputs, task: Task, space: Sequence[Candidate]) 
     """Rows that are wrong for every candidate end the search before its first trial."""
     require_task(inputs.calibrate, task, "data.calibrate")
     require_task(inputs.tune, task, "data.tune")
-    if all(item.variant.scheme is Scheme.STATIC for item in space):
+    # fp16's islands stand where values that were seen do not fit.
+    if all(item.variant.scheme is Scheme.STATIC or item.variant.rest is Precision.FP16 for item in space):
         require_rows(inputs.calibrate, task)
 
 

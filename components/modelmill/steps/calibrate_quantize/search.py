@@ -86,8 +86,9 @@ class Search:
 
     def run(self, space: Sequence[Candidate]) -> Found:
         """Search among ``space``, at least one candidate."""
-        for candidate in space:
-            self._screen(candidate.name, candidate.variant, f"{len(self.trials) + 1} of {len(space)}")
+        usual = [candidate for candidate in space if not candidate.rare] or [*space]
+        for candidate in usual:
+            self._screen(candidate.name, candidate.variant, f"{len(self.trials) + 1} of {len(usual)}")
         passed = self._judge_from_the_fastest()
         # Dividing gains most: it comes before what may spend the rest of the budget.
         if passed is not None:
@@ -95,9 +96,21 @@ class Search:
         spared = self._spare_products(passed)
         if spared is not None:
             self._divide(spared)
+        self._try_the_rare([candidate for candidate in space if candidate not in usual], spared or passed)
         found = self._decide()
         self._fill_the_table()
         return found
+
+    def _try_the_rare(self, space: Sequence[Candidate], passed: Trial | None) -> None:
+        """Screen what seldom is the fastest, and divide what is faster than the passing one was whole, and passes."""
+        screened = [self._screen(item.name, item.variant, "of what is seldom the fastest") for item in space]
+        names = {trial.name for trial in screened if trial is not None}
+        least = passed.gain if passed is not None else 0.0
+        for trial in [item for item in self._fastest() if item.name in names and item.gain > least]:
+            judged = self._judge(trial)
+            if refused_for(judged, self.settings.bound, self.unquantized_bytes) is None:
+                self._divide(judged)
+                return
 
     def _screen(self, name: str, variant: Variant, where: str) -> Trial | None:
         if not self._may_go_on():
