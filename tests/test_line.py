@@ -65,9 +65,7 @@ def test_a_cost_without_a_price_is_told_before_anything_runs() -> None:
 def test_a_lane_on_a_gpu_has_no_price_by_the_core_hour() -> None:
     gpu = {"name": "gpu", "device": "gpu", "runtime": "onnxruntime-cuda", "precision": "fp16"}
     priced = _job(gate={"max_cost_per_million_texts": 1.0}, targets=[{"name": "cpu"}, gpu])
-    with pytest.raises(
-        RecipeError, match=r"core-hours, and the lane gpu runs on a GPU\n.*\n.*GPU lanes a recipe"
-    ):
+    with pytest.raises(RecipeError, match=r"core-hours, and the lane gpu runs on a GPU\n.*\n.*GPU lanes a recipe"):
         require_prices(replace(priced, deployment=Deployment(prices=Prices(core_hour=0.02))))
 
 

@@ -107,6 +107,18 @@ BAD = [
     ("targets.0.precision", ["auto", "int8"], "precision auto stands alone"),
     ("targets.0.scheme", "statik", "targets.0.scheme"),
     ("targets", [{"name": "a", "precision": "float32", "scheme": "dynamic"}], "which precision does not allow"),
+    ("targets.0.precision", "fp16", "the runtime onnxruntime does not serve fp16; it serves float32, int8"),
+    ("targets.0.precision", ["int8", "bf16"], "the runtime onnxruntime does not serve bf16"),
+    (
+        "targets",
+        [{"name": "a", "runtime": "openvino", "scheme": "dynamic"}],
+        "the runtime openvino has no scheme dynamic; it has none, static",
+    ),
+    (
+        "targets",
+        [{"name": "a", "precision": "int8", "scheme": "none"}],
+        "the scheme none gives none of the allowed precisions (int8)",
+    ),
     ("targets", [{"name": "a"}, {"name": "a"}], "two are named 'a'"),
     ("gate.max_drop_points", -1, "gate.max_drop_points: input should be greater than or equal to 0"),
     ("gate.max_drop_points", float("nan"), "gate.max_drop_points"),

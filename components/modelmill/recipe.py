@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from modelmill.core.evidence import Cell
 from modelmill.core.s3_address import BUCKET, BUCKET_IN_WORDS
 from modelmill.step_settings import known_task
 from modelmill.steps.calibrate_quantize.contract import Scheme, Search
+from modelmill.steps.calibrate_quantize.space import schemes_of
 from modelmill.steps.evaluate.contract import SmokeMode
 from modelmill.steps.gate.contract import Policy
 from modelmill.steps.retrain.contract import FineTune, Method
@@ -133,6 +135,10 @@ def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
+def _listed(names: Sequence[StrEnum]) -> str:
+    return ", ".join(name.value for name in names)
+
+
 def _any_precision() -> list[Precision | Literal["auto"]]:
     return ["auto"]
 
@@ -160,10 +166,29 @@ class Target(Closed):
         if "auto" in self.precision and len(self.precision) > 1:
             problem = "precision auto stands alone: it allows all that the runtime serves"
             raise ValueError(problem)
-        if self.scheme in {Scheme.DYNAMIC, Scheme.STATIC} and Precision.INT8 not in self.precisions:
-            problem = f"the scheme {self.scheme.value} is int8, which precision does not allow"
-            raise ValueError(problem)
+        served = offered.precisions
+        for precision in self.precisions:
+            if precision not in served:
+                problem = (
+                    f"the runtime {self.runtime.value} does not serve {precision.value}; it serves {_listed(served)}"
+                )
+                raise ValueError(problem)
+        self._has_scheme()
         return self
+
+    def _has_scheme(self) -> None:
+        if self.scheme is None:
+            return
+        schemes = schemes_of(self.runtime, RUNTIMES[self.runtime].precisions)
+        if self.scheme not in schemes:
+            problem = f"the runtime {self.runtime.value} has no scheme {self.scheme.value}; it has {_listed(schemes)}"
+            raise ValueError(problem)
+        if self.scheme not in schemes_of(self.runtime, self.precisions):
+            if self.scheme is Scheme.NONE:
+                problem = f"the scheme none gives none of the allowed precisions ({_listed(self.precisions)})"
+            else:
+                problem = f"the scheme {self.scheme.value} is int8, which precision does not allow"
+            raise ValueError(problem)
 
     @property
     def precisions(self) -> list[Precision]:

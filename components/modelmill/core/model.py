@@ -93,6 +93,9 @@ class ModelDocument(Closed):
     execution: Execution
     micro_batching: MicroBatching | None = Field(None, description="how a session divides a batch; null: it does not")
     shapes: ShapeProfile | None = Field(None, description="shapes that an engine is built for; null: none is built")
+    session: dict[str, str] = Field(
+        default_factory=dict, description="the runtime's own options that a session is opened with, by their names"
+    )
     processors: dict[str, list[str]] = Field(description="kind (tokenizer) → its files")
     max_length: int = Field(description="tokens at which a text is cut")
     facts: dict[str, JSON] = Field(

@@ -83,7 +83,7 @@ def divide(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 class OwnGraphs:
     """The model's graphs on ONNX Runtime in this process."""
 
-    def __init__(self, directory: Path, components: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, directory: Path, document: Mapping[str, Any], threads: int) -> None:
         # Where the server itself runs the graphs, on a GPU, its Python has no ONNX Runtime.
         import onnxruntime
 
@@ -91,11 +91,13 @@ class OwnGraphs:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
+        for name, value in document.get("session", {}).items():
+            options.add_session_config_entry(name, value)
         self._sessions = {
             role: onnxruntime.InferenceSession(
                 str(directory / component["file"]), options, providers=["CPUExecutionProvider"]
             )
-            for role, component in components.items()
+            for role, component in document["components"].items()
         }
 
     def run(self, role: str, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -198,10 +200,9 @@ def open_classifier(directory: Path, threads: int) -> Classifier:
 
 def _on_own_graphs(directory: Path, document: Mapping[str, Any], threads: int) -> Classifier:
     """As the line's own sessions: a batch of one part has all threads, and parts side by side divide them."""
-    components = document["components"]
     workers = min((document.get("micro_batching") or {}).get("workers", 1), threads)
-    parts = OwnGraphs(directory, components, threads // workers) if workers > 1 else None
-    return Classifier(directory, document, OwnGraphs(directory, components, threads), parts)
+    parts = OwnGraphs(directory, document, threads // workers) if workers > 1 else None
+    return Classifier(directory, document, OwnGraphs(directory, document, threads), parts)
 
 
 def read_document(directory: Path) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def open_session(directory: Path, threads: int) -> ChainSession:
         ModelError: A graph is damaged, or its inputs and outputs are not those of model.json.
     """
     options = session_options(threads)
+    for name, value in read_model(directory).session.items():
+        options.add_session_config_entry(name, value)
     return open_chain(directory, lambda component: open_graph(directory / component.file, options))
 
 

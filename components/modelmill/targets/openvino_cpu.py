@@ -96,6 +96,7 @@ def open_session(directory: Path, threads: int) -> ChainSession:
         "INFERENCE_PRECISION_HINT": _HINTS[document.rest],
         # Sessions side by side would all be pinned to the first processors.
         "ENABLE_CPU_PINNING": False,
+        **document.session,
     }
     graphs = {}
     for role, component in document.components.items():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lane_steps import choose_settings, run_choose
-from modelmill.core.errors import RecipeError, UsageError
+from modelmill.core.errors import HardwareError, RecipeError, UsageError
 from modelmill.steps.calibrate_quantize.contract import Choice, Scheme, Search
 from modelmill.steps.calibrate_quantize.run import allowed, by_rule, within_memory
 from modelmill.targets.base import Precision, Runtime
@@ -41,6 +41,26 @@ def test_int8_is_chosen_where_it_is_allowed_and_a_demanded_scheme_is_kept(
 def test_a_scheme_of_no_allowed_precision_is_refused() -> None:
     with pytest.raises(RecipeError, match="static gives none of the allowed precisions"):
         choose_by_rule(VNNI, precisions=[Precision.FLOAT32], scheme=Scheme.STATIC)
+
+
+def test_a_precision_that_the_runtime_does_not_serve_is_named_and_no_scheme_is_blamed() -> None:
+    with pytest.raises(
+        RecipeError, match=r"the runtime onnxruntime serves none of the allowed precisions \(fp16\)"
+    ) as e:
+        choose_by_rule(VNNI, precisions=[Precision.FP16])
+    assert e.value.where == "targets.precision"
+    assert "scheme" not in str(e.value)
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_bf16_needs_a_processor_that_computes_it_and_the_message_says_so(flag: str) -> None:
+    only = {"runtime": Runtime.OPENVINO, "precisions": [Precision.BF16]}
+    assert choose_by_rule([*VNNI, flag], **only).precision == Precision.BF16
+    with pytest.raises(HardwareError, match="this processor does not compute bf16") as caught:
+        choose_by_rule(VNNI, **only)
+    assert caught.value.exit_code == 2
+    assert flag in str(caught.value)
+    assert "scheme" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,10 @@ def test_by_rule_the_model_is_made_without_a_gpu(
     assert (written["precision"], written["rest"]) == (precision, "fp16")
 
 
-def test_trials_need_the_gpu_and_say_so_before_any(lane_of: LaneOf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precisions", [[Precision.FLOAT32, Precision.FP16], [Precision.FLOAT32]])
+def test_trials_need_the_gpu_and_say_so_before_any(
+    lane_of: LaneOf, tmp_path: Path, precisions: list[Precision]
+) -> None:
     lane = lane_of("bert")
     with pytest.raises(HardwareError, match="onnxruntime-cuda needs an NVIDIA GPU") as refused:
         run_choose(
@@ -107,7 +110,7 @@ def test_trials_need_the_gpu_and_say_so_before_any(lane_of: LaneOf, tmp_path: Pa
             lane.rows,
             tmp_path / "choice",
             runtime=CUDA,
-            precisions=[Precision.FLOAT32, Precision.FP16],
+            precisions=precisions,
             search=contract.Search(trials=4),
         )
     assert "search: {trials: 0}" in str(refused.value)

@@ -24,6 +24,7 @@ from modelmill.steps.calibrate_quantize.trials import Judged, Screened, Timed, T
 from modelmill.steps.calibrate_quantize.workbench import Workbench
 from modelmill.steps.gate.estimates import Paired
 from modelmill.targets.base import Precision, Runtime
+from modelmill.targets.registry import RUNTIMES
 
 ALL = (Precision.FLOAT32, Precision.INT8)
 SPACE = candidates(
@@ -160,7 +161,8 @@ def test_mending_ends_where_it_gains_no_more() -> None:
 
 def test_where_nothing_passes_the_nearest_is_given_and_said_to_be() -> None:
     only = [candidate for candidate in SPACE if candidate.variant.scheme is Scheme.DYNAMIC]
-    bench = Scripted({}, lost={"dynamic int8": 90, "dynamic int8, tanh GELU": 80}, mended_by=1)
+    lost = {**{candidate.name: 90 for candidate in only}, "dynamic int8, tanh GELU": 80}
+    bench = Scripted({}, lost=lost, mended_by=1)
     settings = choose_settings(search=Budget(trials=40))
     found = Search(bench, settings, 2, 100, SilentProgress()).run(only)
     assert chosen(found) == "dynamic int8, tanh GELU"
@@ -514,3 +516,51 @@ def test_the_nearest_misses_the_fewest_bounds_and_by_the_least(bound: Bound, los
     found = Search(bench, choose_settings(search=Budget(trials=40), bound=bound), 2, 100, SilentProgress()).run(only)
     assert chosen(found) == nearest
     assert "comes nearest" in found.reason
+
+
+def test_what_is_seldom_the_fastest_comes_after_dividing_and_spends_what_is_left() -> None:
+    bench = Scripted({"dynamic int8": 2.0, "static int8, symmetric": 3.0}, divided=1.2)
+    found = search(bench)
+    names = [trial.name for trial in found.trials]
+    divided = next(index for index, trial in enumerate(found.trials) if trial.micro_batching is not None)
+    rare = [names.index(candidate.name) for candidate in SPACE if candidate.rare]
+    assert divided < min(rare)
+    assert chosen(found).startswith("static int8, symmetric, ")
+    spent = search(Scripted({"dynamic int8": 2.0}, divided=1.2), trials=divided + 6)
+    assert not {candidate.name for candidate in SPACE if candidate.rare} & {trial.name for trial in spent.trials}
+    assert spent.trials[spent.chosen].micro_batching is not None
+
+
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_a_default_search_reaches_its_divisions_whatever_it_may_try(runtime: Runtime) -> None:
+    usual = [item for item in space_of(runtime) if not item.rare]
+    divisions = len(PART_TOKENS) + 1
+    assert usual
+    assert len(usual) + divisions < Budget().trials
+
+
+@pytest.mark.parametrize(
+    ("runtime", "change"),
+    [
+        (Runtime.ONNXRUNTIME, {"symmetric": True}),
+        (Runtime.OPENVINO, {"symmetric": True}),
+        (Runtime.ONNXRUNTIME, {"embeddings": False}),
+        (Runtime.OPENVINO, {"embeddings": False}),
+        (Runtime.ONNXRUNTIME, {"session": {"session.intra_op.allow_spinning": "0"}}),
+    ],
+)
+def test_symmetric_ranges_float32_tables_and_sleeping_threads_are_candidates(
+    runtime: Runtime, change: dict[str, object]
+) -> None:
+    assert [item for item in space_of(runtime) if item.variant.model_copy(update=change) == item.variant]
+
+
+def test_tables_that_stay_float32_by_a_setting_are_no_candidate_of_their_own() -> None:
+    space = space_of(Runtime.ONNXRUNTIME, embeddings=False)
+    assert len({item.variant.model_dump_json() for item in space}) == len(space)
+    assert "dynamic int8" in {item.name for item in space}
+
+
+def space_of(runtime: Runtime, embeddings: bool = True) -> list[Candidate]:
+    options = {"scheme": None, "calibration_rows": 64, "reduce_range": False, "has_bf16": True}
+    return candidates(runtime, RUNTIMES[runtime].precisions, embeddings=embeddings, **options)

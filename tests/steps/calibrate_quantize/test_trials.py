@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from modelmill.steps.calibrate_quantize.run import choose
 from modelmill.steps.calibrate_quantize.trial_asks import Ask, Job, Subject, Work
 from modelmill.steps.calibrate_quantize.trial_process import Workshop
 from modelmill.steps.calibrate_quantize.trials import TrialTable
-from modelmill.steps.calibrate_quantize.variants import make_variant
+from modelmill.steps.calibrate_quantize.variants import make_variant, product_names
 from modelmill.steps.calibrate_quantize.workbench import Entry, Workbench
 from modelmill.targets.base import Precision, Runtime
 
@@ -203,20 +204,10 @@ def test_finalists_are_timed_against_each_other_in_the_same_rounds(
     lane_of: Callable[[str], Any], tmp_path: Path
 ) -> None:
     lane = lane_of("bert")
-    job = Job(
-        model=lane.optimized,
-        calibrate=lane.rows,
-        tune=lane.rows,
-        task="text-classification",
-        runtime=Runtime.ONNXRUNTIME,
-        threads=1,
-        cells=[Cell(batch_size=1, sequence_length=16)],
-        seed=0,
-    )
     plain = contract.Variant(precision=Precision.FLOAT32, scheme=contract.Scheme.NONE)
     divided = MicroBatching(max_tokens=0)
     subjects = [Subject(variant=plain), Subject(variant=plain, micro_batching=divided)]
-    with Workbench(job, fresh(tmp_path / "journal"), SilentProgress()) as bench:
+    with Workbench(job_of(lane), fresh(tmp_path / "journal"), SilentProgress(), 60) as bench:
         answer = bench.ask(Ask(work=Work.TIME, subjects=subjects, seconds=0.2))
     whole, row_by_row = (timed.gain for timed in answer.timed)
     assert [answer.faster[0][0], answer.faster[1][1]] == [(1.0, 1.0), (1.0, 1.0)]
@@ -436,6 +427,52 @@ def test_a_killed_searchs_successor_asks_nothing_again(lane_of: Callable[[str], 
     assert {name: (tmp_path / "journal" / name).read_bytes() for name in kept} == kept
     assert len(kept) == 2
     assert not {file.name for file in again.files} & set(kept)
+    ended, replayed = (tmp_path / "choice" / "choice.json").read_bytes(), Saving()
+    search(lane_of("bert"), tmp_path, replayed)
+    assert replayed.files == []
+    assert (tmp_path / "choice" / "choice.json").read_bytes() == ended
+
+
+def test_products_are_ranked_spared_and_batches_divided_in_the_process_that_tries(
+    lane_of: Callable[[str], Any], tmp_path: Path
+) -> None:
+    lane = lane_of("bert")
+    job = Job(
+        model=lane.optimized,
+        calibrate=lane.rows,
+        tune=lane.rows,
+        task="text-classification",
+        runtime=Runtime.ONNXRUNTIME,
+        threads=1,
+        cells=[Cell(batch_size=1, sequence_length=8), Cell(batch_size=4, sequence_length=8)],
+        seed=0,
+    )
+    whole = contract.Variant(precision=Precision.INT8, scheme=contract.Scheme.STATIC)
+    with Workbench(job_of(lane), fresh(tmp_path / "journal"), SilentProgress(), 60) as bench:
+        ranked = bench.ask(Ask(work=Work.RANK_PRODUCTS, subjects=[Subject(variant=whole)])).products
+        assert list(ranked) == product_names(lane.optimized, pairs=False)
+        worst = max(ranked, key=lambda name: ranked[name])
+        assert ranked[worst] > 0
+        spared = whole.model_copy(update={"keep_float": [name for name in ranked if name != worst]})
+        alone = bench.ask(Ask(work=Work.SCREEN, subjects=[Subject(variant=spared)], seconds=0.01)).screened
+        assert alone is not None
+        assert alone.deviation == ranked[worst]
+        divided = Subject(variant=whole, micro_batching=MicroBatching(max_tokens=0))
+        ask = Ask(work=Work.TIME, subjects=[Subject(variant=whole), divided], seconds=0.01, single_rows=False)
+        timed = bench.ask(ask).timed
+    assert [[cell.name for cell in one.cells] for one in timed] == [["batch 4, length 8", "texts"]] * 2
+
+
+def test_a_lanes_only_candidate_is_timed_judged_and_divided(lane_of: Callable[[str], Any], tmp_path: Path) -> None:
+    lane, budget = lane_of("bert"), contract.Search(trials=3)
+    only = {"runtime": Runtime.OPENVINO, "precisions": [Precision.FLOAT32]}
+    progress = Saving()
+    search(SimpleNamespace(optimized=lane.exported, rows=lane.rows), tmp_path, progress, search=budget, **only)
+    trials = table(tmp_path).trials
+    assert trials[0].name == "float32"
+    assert trials[0].judged is not None
+    assert [trial.micro_batching is not None for trial in trials] == [False, True, True]
+    assert any("fastest so far: float32" in fact for fact in progress.facts)
 
 
 def test_a_search_without_tune_rows_is_refused(lane_of: Callable[[str], Any], tmp_path: Path) -> None:
@@ -446,8 +483,10 @@ def test_a_search_without_tune_rows_is_refused(lane_of: Callable[[str], Any], tm
     )
     inputs = contract.ChooseInputs(model=lane.optimized, calibrate=lane.rows, tune=empty)
     outputs = contract.ChooseOutputs(fresh(tmp_path / "choice"), fresh(tmp_path / "journal"))
-    with pytest.raises(DataError, match="no tune rows"):
+    with pytest.raises(DataError, match="no tune rows") as caught:
         choose(inputs, outputs, choose_settings(search=SHORT), SilentProgress())
+    assert caught.value.where == "data.tune"
+    assert caught.value.fix == "hold out a share (tune: 0.15), or set search: {trials: 0}"
 
 
 def test_another_machine_than_the_declared_one_chooses_nothing(lane_of: Callable[[str], Any], tmp_path: Path) -> None:

@@ -56,8 +56,9 @@ def require_rows(directory: Path, task: Task) -> None:
     dataset = read_dataset(directory)
     require_task(directory, task, "data.calibrate")
     if dataset.count < MIN_ROWS:
-        what = f"{dataset.count} rows are too few to calibrate on; static ranges need at least {MIN_ROWS}"
-        raise DataError(what, where="data.calibrate", fix="name a larger split, or choose the dynamic scheme")
+        what = f"{dataset.count} rows are too few to calibrate on; ranges of values need at least {MIN_ROWS}"
+        fix = "name a larger split, or allow a precision that needs none: float32; on onnxruntime also scheme: dynamic"
+        raise DataError(what, where="data.calibrate", fix=fix)
 
 
 def require_task(directory: Path, task: Task, where: str) -> None:

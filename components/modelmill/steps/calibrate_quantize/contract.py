@@ -73,6 +73,9 @@ class Variant(Closed):
         False,
         description="whether TensorRT's int8 sums read their residual side as int8, too, to be one with a product",
     )
+    session: dict[str, str] = Field(
+        default_factory=dict, description="the runtime's own options that a session is opened with, by their names"
+    )
     calibration_rows: int = Field(256, ge=1, description="rows read for static ranges")
     max_calibration_rss_bytes: int | None = Field(
         None, ge=1, description="memory of the process that calibrates, at most; null: what its batches take"

@@ -77,5 +77,5 @@ class Budget:
             return
         takes, allowed = (f"{count / 1e6:,.0f} MB" for count in (taken, self._most))
         what = f"calibrating takes {takes} with {what_takes}, and the recipe allows {allowed}"
-        fix = "allow more, cut texts shorter (model.max_length), or take the dynamic scheme, which calibrates nothing"
+        fix = "allow more, cut texts shorter (model.max_length), or allow float32, which calibrates nothing"
         raise RecipeError(what, where=FIELD, fix=fix)

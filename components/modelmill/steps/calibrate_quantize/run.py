@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from modelmill.core import hardware
 from modelmill.core.batch_plan import MAX_BATCH_ROWS
 from modelmill.core.contract import JSON, Report
-from modelmill.core.errors import DataError, ModelError, RecipeError
+from modelmill.core.errors import DataError, HardwareError, ModelError, RecipeError
 from modelmill.core.evidence import TRIALS
 from modelmill.core.manifest import write_json
 from modelmill.core.model import CHECKPOINT_BYTES, ModelDocument, ShapeProfile, read_model, write_model
@@ -37,15 +38,17 @@ from modelmill.steps.calibrate_quantize.trial_asks import Job
 from modelmill.steps.calibrate_quantize.trials import TrialTable
 from modelmill.steps.calibrate_quantize.variants import make_variant
 from modelmill.steps.calibrate_quantize.workbench import Workbench
-from modelmill.targets.base import Runtime, Session
+from modelmill.targets.base import Precision, Runtime, Session
 from modelmill.targets.onnxruntime_cpu import open_session
 from modelmill.targets.pytorch import load_processor
-from modelmill.targets.registry import machine_of, on_gpu, open_session_of, require_gpu, require_installed
+from modelmill.targets.registry import RUNTIMES, machine_of, on_gpu, open_session_of, require_gpu, require_installed
 from modelmill.tasks import registry
 from modelmill.tasks.base import Batch, Task
 from modelmill.tasks.samples import random_batch
 
 CHOICE_DOCUMENT = "choice.json"
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Any of them: the processor multiplies bf16 (the last is Arm's)."""
 _MAX_INT8_DEVIATION = 1.0
 """Of the outputs' scale. int8 is judged by its accuracy, at the gate; what is off by the whole scale is broken."""
 
@@ -57,8 +60,9 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
     """Choose what makes the fastest model within the bounds, by trials or, where none are asked for, by rule.
 
     Raises:
-        RecipeError: The demanded scheme is of no allowed precision.
-        HardwareError: The machine is not of the declared hardware class, or trials are asked for and it has no GPU.
+        RecipeError: The runtime serves none of the allowed precisions, or the demanded scheme gives none of them.
+        HardwareError: The machine is not of the declared hardware class, trials are asked for and it has no GPU, or
+            only bf16 is allowed and it does not compute that.
         DataError: There are no tune rows to judge candidates by, or rows are another task's, or only candidates that
             are calibrated are allowed and there are too few rows for it.
         ModelError: The unquantized model is broken, or no candidate runs.
@@ -71,7 +75,7 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
     space = within_memory(allowed(settings, machine.instruction_set), settings.search.max_calibration_rss_bytes)
     _require_rows(inputs, registry.get(settings.task), space)
     shapes = shapes_for(settings, document.max_length)
-    if settings.search.trials == 0 or len(space) == 1:
+    if settings.search.trials == 0:
         choice = by_rule(space).model_copy(update={"shapes": shapes})
         write_json(outputs.choice / CHOICE_DOCUMENT, choice.model_dump(mode="json"))
         progress.fact(f"{choice.precision.value}, {choice.scheme.value}: {choice.reason}")
@@ -129,26 +133,39 @@ def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candid
     """The candidates that a lane allows on a processor with the flags ``instruction_set``; at least one.
 
     Raises:
-        RecipeError: The demanded scheme is of no allowed precision.
+        RecipeError: The runtime serves none of the allowed precisions, or the demanded scheme gives none of them.
+        HardwareError: Only bf16 is allowed, and the processor does not compute it.
     """
     # Without VNNI, x86 adds the products of uint8 and int8 in pairs in 16 bits and saturates there
     # (onnxruntime.ai, Quantize ONNX models, "When and why do I need to try U8U8").
     serves_on_gpu = on_gpu(settings.runtime)
     saturates = "avx2" in instruction_set and not {"avx512_vnni", "avx_vnni"} & set(instruction_set)
-    space = candidates(
+    has_bf16 = serves_on_gpu or bool(_BF16_FLAGS & set(instruction_set))
+    asked = partial(
+        candidates,
         settings.runtime,
         settings.precisions,
         scheme=settings.scheme,
         embeddings=settings.embeddings,
         calibration_rows=settings.calibration_rows,
         reduce_range=saturates and not serves_on_gpu,
-        has_bf16=serves_on_gpu or bool({"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_set)),
     )
-    if not space:
-        precisions = ", ".join(precision.value for precision in settings.precisions)
-        what = f"the scheme {settings.scheme} gives none of the allowed precisions ({precisions})"
-        raise RecipeError(what, where="targets.scheme", fix="leave the scheme out, or allow the precision it gives")
-    return space
+    space = asked(has_bf16=has_bf16)
+    if space:
+        return space
+    precisions = ", ".join(precision.value for precision in settings.precisions)
+    if asked(has_bf16=True):
+        what = f"this processor does not compute bf16: it has none of {', '.join(sorted(_BF16_FLAGS))}"
+        fix = "run on a processor that has one, or allow float32 or int8 for this target"
+        raise HardwareError(what, where="targets.precision", fix=fix)
+    if not set(settings.precisions) & set(RUNTIMES[settings.runtime].precisions):
+        served = ", ".join(precision.value for precision in RUNTIMES[settings.runtime].precisions)
+        what = f"the runtime {settings.runtime.value} serves none of the allowed precisions ({precisions})"
+        raise RecipeError(what, where="targets.precision", fix=f"allow one that it serves: {served}")
+    what = (
+        f"on {settings.runtime.value} the scheme {settings.scheme} gives none of the allowed precisions ({precisions})"
+    )
+    raise RecipeError(what, where="targets.scheme", fix="leave the scheme out, or allow the precision it gives")
 
 
 def within_memory(space: Sequence[Candidate], most: int | None) -> list[Candidate]:
@@ -164,7 +181,8 @@ def _require_rows(inputs: ChooseInputs, task: Task, space: Sequence[Candidate]) 
     """Rows that are wrong for every candidate end the search before its first trial."""
     require_task(inputs.calibrate, task, "data.calibrate")
     require_task(inputs.tune, task, "data.tune")
-    if all(item.variant.scheme is Scheme.STATIC for item in space):
+    # fp16's islands stand where values that were seen do not fit.
+    if all(item.variant.scheme is Scheme.STATIC or item.variant.rest is Precision.FP16 for item in space):
         require_rows(inputs.calibrate, task)
 
 

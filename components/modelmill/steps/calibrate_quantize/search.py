@@ -18,7 +18,7 @@ from modelmill.core.errors import ModelError
 from modelmill.core.evidence import Interval
 from modelmill.core.model import MicroBatching
 from modelmill.core.progress import Progress
-from modelmill.steps.calibrate_quantize.contract import Calibration, ChooseSettings, Scheme, Variant
+from modelmill.steps.calibrate_quantize.contract import ChooseSettings, Scheme, Variant
 from modelmill.steps.calibrate_quantize.space import PART_TOKENS, Candidate
 from modelmill.steps.calibrate_quantize.trial_asks import Answer, Ask, Subject, Work
 from modelmill.steps.calibrate_quantize.trials import (
@@ -104,32 +104,40 @@ class Search:
         Raises:
             ModelError: No candidate could be tried, or all are broken.
         """
-        first, later = self._in_turn(space)
-        while first and (not self.trials or self.bench.seconds <= FIRST_LOOKS * self.settings.search.seconds):
-            self._look_first(first.pop(0), space)
+        usual = [candidate for candidate in space if not candidate.rare] or [*space]
+        left = list(enumerate(usual, 1))
+        while left and (not self.trials or self.bench.seconds <= FIRST_LOOKS * self.settings.search.seconds):
+            self._look_first(*left.pop(0), len(usual))
         passed = self._judge_from_the_fastest()
         # Dividing gains most: it comes before what may spend the rest of the budget.
         if passed is not None:
             self._divide(passed)
-        for candidate in (*first, *later):
-            self._look_first(candidate, space)
+        for number, candidate in left:
+            self._look_first(number, candidate, len(usual))
         before, passed = passed, self._judge_from_the_fastest()
         if passed is not None and (before is None or passed.gain >= WORTH * before.gain):
             self._divide(passed)
         spared = self._spare_products(passed)
         if spared is not None:
             self._divide(spared)
+        self._try_the_rare([candidate for candidate in space if candidate not in usual], spared or passed)
         found = self._decide()
         self._fill_the_table()
         return found
 
-    def _in_turn(self, space: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-        """What is quickly made, and what is not: histograms are filled in a second pass over the calibration rows."""
-        slow = [item for item in space if item.variant.calibration is not Calibration.MINMAX]
-        return [item for item in space if item not in slow], slow
+    def _look_first(self, number: int, candidate: Candidate, count: int) -> None:
+        self._screen(candidate.name, candidate.variant, f"{number} of {count}")
 
-    def _look_first(self, candidate: Candidate, space: Sequence[Candidate]) -> None:
-        self._screen(candidate.name, candidate.variant, f"{len(self.trials) + 1} of {len(space)}")
+    def _try_the_rare(self, space: Sequence[Candidate], passed: Trial | None) -> None:
+        """Screen what seldom is the fastest, and divide what is faster than the passing one was whole, and passes."""
+        screened = [self._screen(item.name, item.variant, "of what is seldom the fastest") for item in space]
+        names = {trial.name for trial in screened if trial is not None}
+        least = passed.gain if passed is not None else 0.0
+        for trial in [item for item in self._fastest() if item.name in names and item.gain > least]:
+            judged = self._judge(trial)
+            if self._passes(judged):
+                self._divide(judged)
+                return
 
     def _screen(self, name: str, variant: Variant, where: str) -> Trial | None:
         if not self._may_go_on():

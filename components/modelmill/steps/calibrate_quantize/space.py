@@ -25,6 +25,8 @@ class Declared:
         scheme: How activations become int8, if they do.
         runtimes: Where it is worth a trial.
         changes: Fields of `Variant` that are not the default.
+        rare: Whether it seldom is the fastest: it is tried after the others were judged and divided, while the
+            search's budget lasts.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Declared:
     scheme: Scheme
     runtimes: frozenset[Runtime]
     changes: dict[str, Any] = field(default_factory=dict)
+    rare: bool = False
 
 
 ORT = frozenset({Runtime.ONNXRUNTIME})
@@ -44,6 +47,8 @@ NONE, DYNAMIC, STATIC = Scheme.NONE, Scheme.DYNAMIC, Scheme.STATIC
 
 AROUND_ZERO = {"symmetric": True, "embeddings": False}
 """TensorRT knows no zero point but 0, and gathers no quantized table."""
+ASLEEP = {"session": {"session.intra_op.allow_spinning": "0"}}
+"""ONNX Runtime's threads wait for work asleep, which is faster where processors are shared, and slower where not."""
 RESIDUALS = {**AROUND_ZERO, "residuals": True}
 
 SPACE: tuple[Declared, ...] = (
@@ -58,9 +63,15 @@ SPACE: tuple[Declared, ...] = (
     Declared("static int8, smoothed", INT8, STATIC, OPENVINO, {"smooth": SMOOTHED}),
     Declared("static int8, smoothed, rest in bf16", INT8, STATIC, OPENVINO, {"smooth": SMOOTHED, "rest": BF16}),
     Declared("float32, tanh GELU", FLOAT32, NONE, ORT, {"gelu": Gelu.TANH}),
-    # Last, for on the encoders tried they move outputs more than MinMax does.
-    Declared("static int8, percentile", INT8, STATIC, BOTH, {"calibration": Calibration.PERCENTILE}),
-    Declared("static int8, entropy", INT8, STATIC, BOTH, {"calibration": Calibration.ENTROPY}),
+    # On the encoders tried these move outputs more than MinMax does, or are larger, and seldom faster.
+    Declared("dynamic int8, threads asleep", INT8, DYNAMIC, ORT, ASLEEP, rare=True),
+    Declared("static int8, threads asleep", INT8, STATIC, ORT, ASLEEP, rare=True),
+    Declared("float32, threads asleep", FLOAT32, NONE, ORT, ASLEEP, rare=True),
+    Declared("static int8, percentile", INT8, STATIC, BOTH, {"calibration": Calibration.PERCENTILE}, rare=True),
+    Declared("static int8, symmetric", INT8, STATIC, BOTH, {"symmetric": True}, rare=True),
+    Declared("dynamic int8, unquantized tables", INT8, DYNAMIC, ORT, {"embeddings": False}, rare=True),
+    Declared("static int8, unquantized tables", INT8, STATIC, BOTH, {"embeddings": False}, rare=True),
+    Declared("static int8, entropy", INT8, STATIC, BOTH, {"calibration": Calibration.ENTROPY}, rare=True),
     # Of the unquantized halves fp16 first: it has three bits more, and islands where it does not reach.
     Declared("static int8, rest in fp16", INT8, STATIC, TENSORRT, {**AROUND_ZERO, "rest": FP16}),
     Declared("static int8, residuals too, rest in fp16", INT8, STATIC, TENSORRT, {**RESIDUALS, "rest": FP16}),
@@ -84,6 +95,7 @@ class Candidate:
 
     name: str
     variant: Variant
+    rare: bool = False
 
 
 def candidates(
@@ -97,7 +109,7 @@ def candidates(
     has_bf16: bool,
 ) -> list[Candidate]:
     """The declared candidates that a lane allows, in the order in which they are tried; none where none is allowed."""
-    return [
+    found = [
         Candidate(
             declared.name,
             Variant(
@@ -110,6 +122,7 @@ def candidates(
                     **declared.changes,
                 },
             ),
+            declared.rare,
         )
         for declared in SPACE
         if runtime in declared.runtimes
@@ -118,3 +131,11 @@ def candidates(
         and declared.changes.get("rest", FLOAT32) in {FLOAT32, *precisions}
         and (has_bf16 or declared.changes.get("rest") is not BF16)
     ]
+    # Where a setting asks for what a declaration changes, the two are one.
+    return [item for index, item in enumerate(found) if item.variant not in [one.variant for one in found[:index]]]
+
+
+def schemes_of(runtime: Runtime, precisions: Sequence[Precision]) -> list[Scheme]:
+    """The schemes that some candidate of a runtime in one of the precisions has, in the order of `Scheme`."""
+    found = {item.scheme for item in SPACE if runtime in item.runtimes and item.precision in precisions}
+    return [scheme for scheme in Scheme if scheme in found]

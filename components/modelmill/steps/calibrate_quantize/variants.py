@@ -123,7 +123,7 @@ def make_variant(
         else:
             components = _quantize(making, output, kept)
     facts = {**document.facts, **making.facts, "scheme": variant.scheme.value} if making.facts else document.facts
-    changes = {"precision": variant.precision.value, "rest": variant.rest.value}
+    changes = {"precision": variant.precision.value, "rest": variant.rest.value, "session": variant.session}
     write_model(output, document.model_copy(update={**changes, "components": components, "facts": facts}))
     return making.facts
 
