@@ -76,7 +76,9 @@ class EncoderLatency(Closed):
         "of the processes'"
     )
     baseline_ms_p95: float = Field(description="of all processes' calls together")
-    unquantized_ms_p50: float = Field(description="the fastest float32 model on the same runtime: exported, optimized, or divided")
+    unquantized_ms_p50: float = Field(
+        description="the fastest float32 model on the same runtime: exported, optimized, or divided"
+    )
     candidate_ms_p50: float
     candidate_ms_p95: float
     speedup: float = Field(description="baseline over candidate, medians; the geometric mean of the processes'")
