@@ -84,7 +84,9 @@ class EncoderLatency(Closed):
         "medians are the geometric mean of the processes'"
     )
     baseline_ms_p95: float = Field(description="of all processes' calls together")
-    unquantized_ms_p50: float = Field(description="the fastest unquantized model on the same runtime")
+    unquantized_ms_p50: float = Field(
+        description="the fastest float32 model on the same runtime: exported, optimized, or divided"
+    )
     candidate_ms_p50: float
     candidate_ms_p95: float
     speedup: float = Field(description="baseline over candidate, medians; the geometric mean of the processes'")
@@ -168,6 +170,9 @@ class Neighbours(Closed):
     flips: int = Field(description="rows whose prediction changed in any of them")
     alone: Shift = Field(description="each row in a batch of its own")
     mixed: Shift = Field(description="rows in random order, eight a batch, as a server gathers them")
+    padded: Shift | None = Field(
+        None, description="each row in a batch of its own, with more padding; null in documents of before it was tried"
+    )
 
 
 class Verdict(StrEnum):

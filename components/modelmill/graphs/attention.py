@@ -29,12 +29,23 @@ _HIDDEN = float(np.finfo(np.float32).min)
 
 @dataclass(frozen=True)
 class _Projection:
-    """``Reshape(x @ weight + bias)`` into heads."""
+    """``Reshape(x @ weight + bias)`` into heads; a missing bias is zeros."""
 
     x: ir.Value
-    weight: np.ndarray
-    bias: np.ndarray
+    weight: ir.Value
+    bias: ir.Value | None
     head_size: int
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Shape (in_features, out_channels)."""
+        return _array(self.weight)
+
+    @property
+    def summand(self) -> np.ndarray:
+        """Shape (out_channels,)."""
+        matrix = self.matrix
+        return np.zeros(matrix.shape[1], dtype=matrix.dtype) if self.bias is None else _array(self.bias)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,11 @@ class _Attention:
     scale: float
     mask: ir.Value | None
     output: ir.Value
+
+    @property
+    def parts(self) -> tuple[_Projection, _Projection, _Projection]:
+        """In the order in which the fused matrix holds them."""
+        return self.query, self.key, self.value
 
 
 def fuse_attention(model: ir.Model) -> int:
@@ -60,6 +76,7 @@ def fuse_attention(model: ir.Model) -> int:
     matches = [match for node in softmaxes if (match := _match(node)) is not None]
     padding = {id(match.mask): padding_mask_of(model, match.mask) for match in matches if match.mask is not None}
     raw: dict[int, ir.Value] = {}
+    shared: dict[tuple[int, ...], tuple[ir.Value, ir.Value]] = {}
     count = 0
     for match in matches:
         mask = None
@@ -70,7 +87,11 @@ def fuse_attention(model: ir.Model) -> int:
             if id(source) not in raw:
                 raw[id(source)] = _as_int32(model, source)
             mask = raw[id(source)]
-        _replace(model, match, mask, count)
+        # Layers that share their matrices, as all of ALBERT's do, share what is made of them.
+        key = tuple(id(value) for part in match.parts for value in (part.weight, part.bias))
+        if key not in shared:
+            shared[key] = _weights(model, match, len(shared))
+        _replace(model, match, mask, *shared[key])
         count += 1
     if count:
         use_contrib(model)
@@ -97,7 +118,7 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if query is None or key is None or value is None or merged is None or value_scale != 1.0:
         return None
     alike = query.x is key.x is value.x and query.head_size == key.head_size == value.head_size
-    if not alike or not query.weight.shape == key.weight.shape == value.weight.shape:
+    if not alike or not query.matrix.shape == key.matrix.shape == value.matrix.shape:
         return None
     return _Attention(query, key, value, scale * query_scale * key_scale, mask, merged.outputs[0])
 
@@ -140,21 +161,30 @@ def _projection(value: ir.Value | None, perm: list[int]) -> tuple[_Projection | 
     inner, inner_scale = _without_scale(reshape.inputs[0])
     head_size = _last_size(reshape.inputs[1])
     linear = _linear(inner)
-    if head_size is None or linear is None or linear[1].shape[1] % head_size:
+    if head_size is None or linear is None or _array(linear[1]).shape[1] % head_size:
         return None, 1.0
     return _Projection(*linear, head_size), scale * inner_scale
 
 
-def _linear(value: ir.Value) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
-    """(x, weight, bias) of ``x @ weight + bias``; a missing bias is zeros."""
+def _linear(value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value | None] | None:
+    """(x, weight, bias) of ``x @ weight + bias``."""
     inner, bias = biased(value)
     product = producer(inner, "MatMul")
-    weight = constant(product.inputs[1]) if product is not None else None
-    if product is None or product.inputs[0] is None or weight is None or weight.ndim != 2:
+    if product is None:
         return None
-    array = constant(bias)
-    zeros = np.zeros(weight.shape[1], dtype=weight.dtype)
-    return product.inputs[0], weight, zeros if array is None else array
+    x, weight = product.inputs[:2]
+    array = constant(weight)
+    if x is None or weight is None or array is None or array.ndim != 2:
+        return None
+    return x, weight, bias
+
+
+def _array(value: ir.Value) -> np.ndarray:
+    array = constant(value)
+    if array is None:
+        what = f"{value.name} is no constant"
+        raise ValueError(what)
+    return array
 
 
 def _last_size(shape: ir.Value | None) -> int | None:
@@ -167,22 +197,21 @@ def _last_size(shape: ir.Value | None) -> int | None:
     return int(last[-1]) if last is not None and last.size == 1 and last[-1] > 0 else None
 
 
-def _replace(model: ir.Model, match: _Attention, mask: ir.Value | None, index: int) -> None:
-    parts = (match.query, match.key, match.value)
-    weight = np.concatenate([part.weight for part in parts], axis=1)
-    bias = np.concatenate([part.bias for part in parts])
-    inputs = [
-        match.query.x,
-        add_initializer(model, f"attention_{index}.weight", weight),
-        add_initializer(model, f"attention_{index}.bias", bias),
-        mask,
-    ]
+def _weights(model: ir.Model, match: _Attention, index: int) -> tuple[ir.Value, ir.Value]:
+    """The fused matrix and bias of an attention."""
+    weight = np.concatenate([part.matrix for part in match.parts], axis=1)
+    bias = np.concatenate([part.summand for part in match.parts])
+    name = f"attention_{index}"
+    return add_initializer(model, f"{name}.weight", weight), add_initializer(model, f"{name}.bias", bias)
+
+
+def _replace(model: ir.Model, match: _Attention, mask: ir.Value | None, weight: ir.Value, bias: ir.Value) -> None:
     attributes = {
-        "num_heads": match.query.weight.shape[1] // match.query.head_size,
+        "num_heads": match.query.matrix.shape[1] // match.query.head_size,
         "scale": match.scale,
         "mask_filter_value": _HIDDEN,
     }
-    node = ir.node("Attention", inputs, attributes=attributes, domain=CONTRIB)
+    node = ir.node("Attention", [match.query.x, weight, bias, mask], attributes=attributes, domain=CONTRIB)
     replace(model, match.output, [node], node.outputs[0])
 
 

@@ -52,6 +52,8 @@ def predict(
     plan: BatchPlan,
     *,
     workers: int = 1,
+    padding: int = 0,
+    max_length: int | None = None,
     references: np.ndarray | None = None,
     bar: Bar | None = None,
 ) -> Predicted:
@@ -67,6 +69,8 @@ def predict(
         features: All encoded rows, also where the plan is a shard of them.
         plan: A whole plan or a shard; at least one batch.
         workers: Batches run at a time.
+        padding: Tokens by which each batch is padded beyond its longest row.
+        max_length: Tokens to which it is so padded at most; None: no limit.
         references: What is right for every row, for the running share on the bar.
         bar: Advanced by rows.
 
@@ -78,7 +82,9 @@ def predict(
     right = seen = 0
 
     def run(rows: tuple[int, ...]) -> np.ndarray:
-        batch = task.collate(processor, [features[row] for row in rows])
+        some = [features[row] for row in rows]
+        length = max(length_of(row) for row in some) + padding if padding else None
+        batch = task.collate(processor, some, min(length, max_length or length) if length else None)
         return np.asarray(task.outputs_of(session.run(batch)), dtype=np.float32)
 
     with ThreadPoolExecutor(workers) as executor:

@@ -151,7 +151,7 @@ def _differences(name: str, cell: EncoderLatency) -> list[str]:
     found = []
     for difference, other, noise in (
         (cell.speedup_difference, "PyTorch eager", cell.noise_ratio_ci),
-        (cell.gain_difference, "the fastest unquantized model", cell.noise_ratio_ci),
+        (cell.gain_difference, "the fastest float32 model", cell.noise_ratio_ci),
     ):
         if difference is Difference.SLOWER:
             found.append(f"At {name} the candidate is slower than {other}.")
@@ -193,7 +193,7 @@ _CHECKS = {
     "max_drop_vs_reference_points": _Wording("{metric} lost against the reference", numbers.points),
     "min_metric": _Wording("{metric} reached", numbers.percent, factor=100),
     "min_speedup": _Wording("Speed-up over PyTorch eager", numbers.times),
-    "min_gain_over_unquantized": _Wording("Speed-up over the best unquantized model", numbers.times),
+    "min_gain_over_unquantized": _Wording("Speed-up over the fastest float32 model", numbers.times),
     "max_peak_rss_bytes": _Wording("Peak memory", numbers.size, 0),
     "max_load_seconds": _Wording("From file to first answer", numbers.seconds, 3),
     "max_cost_per_million_texts": _Wording("Cost of a million texts", numbers.significant, 3),

@@ -24,6 +24,8 @@ _DTYPES = {
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(float16)": np.float16,
     "tensor(double)": np.float64, "tensor(bool)": np.bool_, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
 }  # fmt: skip
+LEFT_OUT = ("SkipLayerNormFusion",)
+"""Fusions of ONNX Runtime that cost on a CPU: a sum and its normalisation are faster apart."""
 _ERRORS_ONLY = 3
 """ONNX Runtime's severity from which it writes to stderr."""
 
@@ -102,7 +104,9 @@ def open_graph(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
         ModelError: ONNX Runtime cannot load it.
     """
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=[*LEFT_OUT]
+        )
     except REFUSALS as error:
         what = f"ONNX Runtime {ort.__version__} cannot load the graph: {first_line(error)}"
         raise ModelError(what, where=str(path), fix="run the line again to make the graph anew") from None

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import pytest
 
-from lane_steps import TASK, Facts, choose_settings, fresh, make_rows, run_apply
+from lane_steps import TASK, Facts, choose_settings, fresh, run_apply
 from modelmill.core import child, temporary
 from modelmill.core.contract import JSON
 from modelmill.core.errors import DataError, HardwareError, ModelError, RecipeError, StepKilledError
@@ -188,16 +188,6 @@ def test_size_is_held_against_the_checkpoint_and_not_against_float32_graphs(
     assert float32.passes is False
     assert float32.failure is not None
     assert "of the checkpoint's" in float32.failure
-
-
-@pytest.mark.parametrize(("most", "neighbours"), [(0, 90), (None, 64)])
-def test_as_many_rows_as_the_gate_tries_stand_beside_others_where_flips_are_bounded(
-    lane_of: Callable[[str], Any], tmp_path: Path, most: int | None, neighbours: int
-) -> None:
-    lane = replace(lane_of("bert"), rows=make_rows(tmp_path / "rows", 90))
-    search(lane, tmp_path / "x", Saving(), bound=contract.Bound(max_batch_flips=most), search=contract.Search(trials=2))
-    found = table(tmp_path / "x")
-    assert {trial.judged.neighbours for trial in found.trials if trial.judged is not None} == {neighbours}
 
 
 def test_finalists_are_timed_against_each_other_in_the_same_rounds(
@@ -437,23 +427,22 @@ def test_products_are_ranked_spared_and_batches_divided_in_the_process_that_trie
     lane_of: Callable[[str], Any], tmp_path: Path
 ) -> None:
     lane = lane_of("bert")
-    job = Job(
-        model=lane.optimized,
-        calibrate=lane.rows,
-        tune=lane.rows,
-        task="text-classification",
-        runtime=Runtime.ONNXRUNTIME,
-        threads=1,
-        cells=[Cell(batch_size=1, sequence_length=8), Cell(batch_size=4, sequence_length=8)],
-        seed=0,
-    )
+    cells = [Cell(batch_size=1, sequence_length=8), Cell(batch_size=4, sequence_length=8)]
     whole = contract.Variant(precision=Precision.INT8, scheme=contract.Scheme.STATIC)
-    with Workbench(job_of(lane), fresh(tmp_path / "journal"), SilentProgress(), 60) as bench:
-        ranked = bench.ask(Ask(work=Work.RANK_PRODUCTS, subjects=[Subject(variant=whole)])).products
-        assert list(ranked) == product_names(lane.optimized, pairs=False)
+    with Workbench(job_of(lane, cells=cells, threads=1), fresh(tmp_path / "journal"), SilentProgress(), 60) as bench:
+        names = bench.ask(Ask(work=Work.LIST_PRODUCTS, subjects=[Subject(variant=whole)])).products
+        assert names == product_names(lane.optimized, pairs=False)
+
+        def alone_int8(name: str) -> contract.Variant:
+            return whole.model_copy(update={"keep_float": [other for other in names if other != name]})
+
+        ranked = {
+            name: bench.ask(Ask(work=Work.COMPARE, subjects=[Subject(variant=alone_int8(name))])).deviation or 0.0
+            for name in names
+        }
         worst = max(ranked, key=lambda name: ranked[name])
         assert ranked[worst] > 0
-        spared = whole.model_copy(update={"keep_float": [name for name in ranked if name != worst]})
+        spared = alone_int8(worst)
         alone = bench.ask(Ask(work=Work.SCREEN, subjects=[Subject(variant=spared)], seconds=0.01)).screened
         assert alone is not None
         assert alone.deviation == ranked[worst]

@@ -98,10 +98,12 @@ def test_a_cost_without_a_price_or_without_texts_says_what_is_missing() -> None:
 @pytest.mark.parametrize(("most", "verdict"), [(3, Verdict.PASS), (2, Verdict.FAIL)])
 def test_predictions_that_flip_with_their_neighbours_are_counted(most: int, verdict: Verdict) -> None:
     shift = Shift(flips=1, largest=0.5, median=0.01)
-    found = Neighbours(rows=256, flips=3, alone=shift, mixed=shift.model_copy(update={"flips": 3, "largest": 0.7}))
+    mixed, padded = (shift.model_copy(update={"flips": 3, "largest": size}) for size in (0.6, 0.7))
+    found = Neighbours(rows=256, flips=3, alone=shift, mixed=mixed, padded=padded)
     check = the_check(measured(), found, max_batch_flips=most)
     assert check.verdict is verdict
     assert check.words.startswith("3 of 256 predictions flip with their neighbours in the batch (1 alone, 3 among")
+    assert "3 with more padding)" in check.words
     assert "by up to 0.7." in check.words
 
 

@@ -52,9 +52,6 @@ _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _MAX_INT8_DEVIATION = 1.0
 """Of the outputs' scale. int8 is judged by its accuracy, at the gate; what is off by the whole scale is broken."""
 
-NEIGHBOURS, FEW_NEIGHBOURS = 256, 64
-"""Tune rows that are tried beside others: as many as the gate tries where the recipe bounds the flips, else a few."""
-
 
 def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSettings, progress: Progress) -> Report:
     """Choose what makes the fastest model within the bounds, by trials or, where none are asked for, by rule.
@@ -94,7 +91,6 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
         threads=machine.threads,
         cells=settings.cells,
         seed=settings.search.seed,
-        neighbours=FEW_NEIGHBOURS if settings.bound.max_batch_flips is None else NEIGHBOURS,
     )
     noted = document.facts.get(CHECKPOINT_BYTES)
     checkpoint = noted if isinstance(noted, int) else graph_bytes(inputs.model, document)

@@ -27,7 +27,6 @@ class Job(Closed):
     threads: int
     cells: list[Cell]
     seed: int
-    neighbours: int = Field(64, ge=1, description="tune rows that are tried beside others, alone, and padded")
 
 
 class Work(StrEnum):

@@ -19,7 +19,9 @@ DIVIDED = "divided"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The candidate against the baseline and against the fastest unquantized model.
+    """The candidate against the baseline and against the fastest of the unquantized models that are timed.
+
+    These are the exported, the optimized and the divided one, in float32; no other that a search may have tried.
 
     Attributes:
         speedup: The baseline's time over the candidate's.

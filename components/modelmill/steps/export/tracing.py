@@ -15,6 +15,7 @@ from transformers.exporters.exporter_onnx import OnnxExporter
 
 from modelmill.core.errors import ModelError
 from modelmill.graphs import files
+from modelmill.graphs.sharing import share_matrices
 from modelmill.tasks.base import ExportUnit
 
 Tensors = Mapping[str, torch.Tensor]
@@ -47,6 +48,7 @@ def trace(unit: ExportUnit, sample: Tensors, opset: int) -> ir.Model:
         raise ModelError(what, where=f"export, opset {opset}", fix="choose an architecture that exports") from error
     _name_outputs(model, unit)
     files.name_axes(model, unit.dynamic_axes)
+    share_matrices(model)
     return model
 
 

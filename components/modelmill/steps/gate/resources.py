@@ -147,13 +147,18 @@ def check_cost(measurements: Measurements, most: float, core_hour: float, curren
 
 
 def check_neighbours(neighbours: Neighbours, most: int) -> Check:
-    """Whether no more predictions than allowed flip when other rows stand in their batch; exact for the rows tried."""
+    """Whether no more predictions than allowed flip when other rows or more padding stand in their batch.
+
+    Exact for the rows tried.
+    """
+    shifts = [shift for shift in (neighbours.alone, neighbours.mixed, neighbours.padded) if shift is not None]
+    padded = f", {neighbours.padded.flips:,} with more padding" if neighbours.padded is not None else ""
     within = neighbours.flips <= most
     words = (
         f"{neighbours.flips:,} of {neighbours.rows:,} predictions flip with their neighbours in the batch "
-        f"({neighbours.alone.flips:,} alone, {neighbours.mixed.flips:,} among random others), "
+        f"({neighbours.alone.flips:,} alone, {neighbours.mixed.flips:,} among random others{padded}), "
         f"{'within' if within else 'more than'} the {most:,} allowed; an output moves by up to "
-        f"{significant(max(neighbours.alone.largest, neighbours.mixed.largest))}."
+        f"{significant(max(shift.largest for shift in shifts))}."
     )
     return _exact("max_batch_flips", within, most, neighbours.flips, words)
 
