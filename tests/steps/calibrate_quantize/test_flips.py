@@ -14,7 +14,7 @@ from modelmill.core.evidence import Cell
 from modelmill.steps.calibrate_quantize import trial_process
 from modelmill.steps.calibrate_quantize.contract import Scheme, Variant
 from modelmill.steps.calibrate_quantize.trial_asks import Ask, Job, Subject, Work
-from modelmill.steps.calibrate_quantize.trial_process import Workshop, count_with_flips
+from modelmill.steps.calibrate_quantize.trial_process import Workshop, count_with_flips, spread
 from modelmill.targets.base import Precision, Runtime
 
 ROWS = 600
@@ -32,14 +32,14 @@ class Moody:
         return {"logits": np.tile(2 * np.eye(3, dtype=np.float32)[says], (rows, 1))}
 
 
-@pytest.mark.parametrize(("steady", "flips", "lost"), [(True, 0, 0), (False, 256, ROWS // 3)])
+@pytest.mark.parametrize(("steady", "flips", "stands_for"), [(True, 0, 0.0), (False, 256, ROWS / 256)])
 def test_rows_that_flip_are_counted_and_lost_in_their_share_of_all_rows(
     lane_of: Callable[[str], Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     steady: bool,
     flips: int,
-    lost: int,
+    stands_for: float,
 ) -> None:
     lane = lane_of("bert")
 
@@ -62,8 +62,10 @@ def test_rows_that_flip_are_counted_and_lost_in_their_share_of_all_rows(
     asked = Ask(work=Work.JUDGE, subjects=[Subject(variant=variant)])
     judged = Workshop(job, fresh(tmp_path / "work")).answer(asked).judged
     assert judged is not None
-    # A third of the rows is of the first label.
-    assert (judged.neighbours, judged.flips, judged.lost, judged.gained) == (256, flips, lost, 0)
+    # Every third row is of the first label, which both models say in the plan's batches.
+    tried = sum(row % 3 == 0 for row in spread(ROWS, 256))
+    assert (judged.neighbours, judged.flips, judged.gained) == (256, flips, 0)
+    assert judged.lost == round(tried * stands_for)
 
 
 def test_what_flips_among_the_rows_tried_is_taken_to_flip_among_all() -> None:

@@ -31,6 +31,9 @@ def calibrate_quantize_choose(
     bound_confidence: float = 0.95,
     bound_max_size_ratio: Optional[float] = None,
     bound_max_batch_flips: Optional[int] = None,
+    bound_metric: Optional[str] = None,
+    bound_unit: Optional[str] = None,
+    bound_slices: Optional[str] = None,
     hardware_class: Optional[str] = None,
 ) -> dsl.ContainerSpec:
     """Search for the fastest candidate within the recipe's bounds, on tune rows alone.
@@ -55,8 +58,11 @@ def calibrate_quantize_choose(
         search_max_calibration_rss_bytes: memory of a calibrating process; batches shrink first; none: unbounded.
         bound_max_drop_points: points of accuracy that may be lost.
         bound_confidence: one-sided confidence of the paired interval.
-        bound_max_size_ratio: bytes over the unquantized graphs'.
+        bound_max_size_ratio: the graphs' bytes over the checkpoint's safetensors.
         bound_max_batch_flips: predictions that may change with their batch.
+        bound_metric: the gate's; of another than the task's primary one the search only says so.
+        bound_unit: column of the gate's units, of which the search only says so.
+        bound_slices: what the gate slices by, of which the search only says so.
         hardware_class: what the recipe declares; another one is an error.
     """
     return dsl.ContainerSpec(

@@ -180,7 +180,7 @@ class ApplySettings(StepSettings):
 CHOOSE = StepContract(
     name="calibrate-quantize",
     part="choose",
-    version=3,
+    version=4,
     summary="Search for the fastest candidate within the recipe's bounds, on tune rows alone.",
     inputs=ChooseInputs,
     outputs=ChooseOutputs,
@@ -193,7 +193,7 @@ CHOOSE = StepContract(
 )
 APPLY = StepContract(
     name="calibrate-quantize",
-    version=3,
+    version=4,
     summary="Calibrate on the recipe's rows and quantize as chosen.",
     inputs=ApplyInputs,
     outputs=ApplyOutputs,

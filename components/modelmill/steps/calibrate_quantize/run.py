@@ -125,6 +125,14 @@ def choose(inputs: ChooseInputs, outputs: ChooseOutputs, settings: ChooseSetting
     )
 
 
+def saturates(instruction_set: Sequence[str]) -> bool:
+    """Whether a processor adds products of uint8 and int8 in pairs in 16 bits, and saturates there: x86 without VNNI.
+
+    Source: onnxruntime.ai, Quantize ONNX models, "When and why do I need to try U8U8".
+    """
+    return "avx2" in instruction_set and not {"avx512_vnni", "avx_vnni"} & set(instruction_set)
+
+
 def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candidate]:
     """The candidates that a lane allows on a processor with the flags ``instruction_set``; at least one.
 
@@ -132,10 +140,7 @@ def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candid
         RecipeError: The runtime serves none of the allowed precisions, or the demanded scheme gives none of them.
         HardwareError: Only bf16 is allowed, and the processor does not compute it.
     """
-    # Without VNNI, x86 adds the products of uint8 and int8 in pairs in 16 bits and saturates there
-    # (onnxruntime.ai, Quantize ONNX models, "When and why do I need to try U8U8").
     serves_on_gpu = on_gpu(settings.runtime)
-    saturates = "avx2" in instruction_set and not {"avx512_vnni", "avx_vnni"} & set(instruction_set)
     has_bf16 = serves_on_gpu or bool(_BF16_FLAGS & set(instruction_set))
     asked = partial(
         candidates,
@@ -144,7 +149,7 @@ def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candid
         scheme=settings.scheme,
         embeddings=settings.embeddings,
         calibration_rows=settings.calibration_rows,
-        reduce_range=saturates and not serves_on_gpu,
+        reduce_range=saturates(instruction_set) and not serves_on_gpu,
     )
     space = asked(has_bf16=has_bf16)
     if space:

@@ -39,7 +39,7 @@ class Settings(StepSettings):
 
 STEP = StepContract(
     name="export",
-    version=1,
+    version=2,
     summary="Export the checkpoint to ONNX, strip what tells of the machine, and check it against PyTorch.",
     inputs=Inputs,
     outputs=Outputs,

@@ -139,7 +139,7 @@ class Settings(StepSettings):
 
 STEP = StepContract(
     name="gate",
-    version=6,
+    version=7,
     summary="Judge the candidate by paired non-inferiority on the same rows, and by speed and size.",
     inputs=Inputs,
     outputs=Outputs,

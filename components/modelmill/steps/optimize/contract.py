@@ -41,7 +41,7 @@ class Settings(StepSettings):
 
 STEP = StepContract(
     name="optimize",
-    version=2,
+    version=3,
     summary="Fuse operators for the target's runtime, count them, and check that the outputs stay.",
     inputs=Inputs,
     outputs=Outputs,

@@ -72,7 +72,7 @@ class Settings(StepSettings):
 
 STEP = StepContract(
     name="publish",
-    version=4,
+    version=5,
     summary="Assemble and sign the bundle of the passed lanes and move the channel to its digest.",
     inputs=Inputs,
     outputs=Outputs,
