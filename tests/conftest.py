@@ -60,9 +60,12 @@ def quantized(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    """podman, or a skip."""
-    return require_podman(tmp_path_factory.mktemp("podman"))
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """podman, or a skip; the services that runners start read its settings, too."""
+    found = require_podman(tmp_path_factory.mktemp("podman"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CONTAINERS_CONF", str(found.settings))
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -45,12 +45,16 @@ CPU, LIGHT = _tag("cpu"), _tag("light")
 
 
 class Podman:
-    """podman with settings of its own, which a machine without systemd and crun needs."""
+    """podman with settings of its own, which a machine needs that has neither systemd nor crun, or low limits of files.
+
+    Attributes:
+        settings: The file that holds them, for the variable CONTAINERS_CONF.
+    """
 
     def __init__(self, folder: Path) -> None:
-        conf = folder / "containers.conf"
-        conf.write_text(_CONF, "utf-8")
-        self._environment = {**os.environ, "CONTAINERS_CONF": str(conf)}
+        self.settings = folder / "containers.conf"
+        self.settings.write_text(_CONF, "utf-8")
+        self._environment = {**os.environ, "CONTAINERS_CONF": str(self.settings)}
         # Where podman is started, its monitor leaves a file "oom" for a container that ran out of memory.
         self._folder = folder
 
