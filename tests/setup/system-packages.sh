@@ -7,9 +7,10 @@ set -euo pipefail
 
 # The report is looked at in a real browser: one version of chromium and its driver, and a font, without
 # which a screenshot shows no text.
-# Images are built and run in a real container engine, on a base made from Debian's packages.
+# Images are built and run in a real container engine, on a base made from Debian's packages; pods want catatonit, which
+# podman's package only recommends.
 # Promotions are committed and signed by Git's own command line and ssh's keys.
-packages=(chromium chromium-driver fonts-liberation podman buildah runc fuse-overlayfs debootstrap git openssh-client)
+packages=(chromium chromium-driver fonts-liberation podman buildah catatonit runc fuse-overlayfs debootstrap git openssh-client)
 commands=(chromium chromedriver podman runc debootstrap git ssh-keygen)
 
 say() { printf 'system-packages: %s\n' "$*" >&2; }
