@@ -43,7 +43,7 @@ def _start(recipe: Path, store: Path, **variables: str) -> subprocess.Popen[str]
 
 
 def _finish(process: subprocess.Popen[str]) -> RunDocument:
-    output, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=800)
     assert process.returncode == 0, errors
     document: dict[str, Any] = json.loads(output)
     return RunDocument.model_validate({"format": 1, **document})
