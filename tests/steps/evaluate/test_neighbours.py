@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from modelmill.measuring.models import OpenModel
+from modelmill.measuring.neighbours import MIXED
 from modelmill.measuring.predicting import join, predict
 from modelmill.steps.evaluate.evaluation_rows import EvaluationRows, encode_rows
-from modelmill.steps.evaluate.neighbours import MIXED, try_neighbours
+from modelmill.steps.evaluate.neighbours import try_neighbours
 from modelmill.targets.pytorch import load_processor
 from modelmill.tasks import registry
 from tiny_artifacts import random_rows, rows_artifact

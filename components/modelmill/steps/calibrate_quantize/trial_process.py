@@ -24,6 +24,7 @@ from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.measuring.cells import fit_cells
 from modelmill.measuring.models import graph_bytes
+from modelmill.measuring.neighbours import MIXED, PADDING, ROWS
 from modelmill.measuring.predicting import join, padded_batches, plan_of, predict
 from modelmill.measuring.ratios import Ratio, over_workloads, ratio
 from modelmill.measuring.rounds import Call, Rounds, interleave
@@ -41,12 +42,6 @@ from modelmill.tasks.base import Batch
 
 PROBES = 64
 """Tune rows whose outputs are compared at first sight."""
-NEIGHBOURS = 256
-"""Tune rows that are tried beside other rows: with none of them flipping, at most 1.2 % of all do, at 95 %."""
-MIXED = 8
-"""Rows of a mixed batch, as a server gathers in milliseconds."""
-PADDING = 16
-"""Tokens by which a row is padded more, to see whether that moves it."""
 TEXTS = 64
 TEXTS_A_BATCH = 32
 """Texts that are timed at their real lengths, in batches as they come."""
@@ -77,7 +72,7 @@ class Workshop:
         self._references = self._task.references(rows, read_dataset(job.tune).labels)
         self._plan = plan_of(self._features)
         self._probes = spread(len(rows), PROBES)
-        self._beside = spread(len(rows), NEIGHBOURS)
+        self._beside = spread(len(rows), ROWS)
         self._made: OrderedDict[str, Path] = OrderedDict()
         self._number = 0
         self._unquantized = open_session_of(job.runtime)(job.model, job.threads)

@@ -7,15 +7,10 @@ import numpy as np
 from modelmill.core.batch_plan import BatchPlan
 from modelmill.core.evidence import Neighbours, Shift
 from modelmill.measuring.models import OpenModel
+from modelmill.measuring.neighbours import MIXED, PADDING, ROWS
 from modelmill.measuring.predicting import predict
 from modelmill.steps.evaluate.evaluation_rows import EvaluationRows
 
-ROWS = 256
-"""Rows that are predicted three times more, at most: with none of them flipping, at most 1.2 % of all do, at 95 %."""
-MIXED = 8
-"""Rows of a mixed batch: a few, as a server gathers in milliseconds."""
-PADDING = 16
-"""Tokens by which a row is padded more, as a longer text beside it would."""
 _SEED = 0
 
 
