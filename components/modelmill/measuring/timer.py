@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -31,14 +32,15 @@ class Timer:
     Args:
         job: What is timed.
         mark: Told each model before it is opened or called.
+        clock: Seconds; rises.
 
     Raises:
         ModelError: A model is broken.
         UsageError: A runtime is not installed.
     """
 
-    def __init__(self, job: Job, mark: Mark | None = None) -> None:
-        self._job, self._mark = job, mark
+    def __init__(self, job: Job, mark: Mark | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._job, self._mark, self._clock = job, mark, clock
         self._models: dict[str, OpenModel] = {}
         for number, item in enumerate(job.models, 1):
             if mark is not None:
@@ -84,6 +86,7 @@ class Timer:
             bar=bar,
             least=least,
             multiple_of=multiple,
+            clock=self._clock,
         )
         return Timings(
             seconds={name: (rounds.seconds[name] * factors[name]).tolist() for name in self._models},
