@@ -13,7 +13,7 @@ import pytest
 from environments import triton_python
 from lane_artifacts import lane_measurements
 from modelmill.core.evidence import Neighbours, Shift
-from modelmill.core.model import Tensor, read_model
+from modelmill.core.model import ShapeProfile, Tensor, read_model
 from modelmill.core.smoke import ServingPlan
 from modelmill.serving import repository
 
@@ -91,6 +91,28 @@ def test_a_gpu_lane_runs_its_graph_in_the_onnx_runtime_backend(
     assert bool(accelerators) is (runtime == "onnxruntime-tensorrt")
     assert found["banking"]["parameters"]["graphs"]["string_value"] == "server"
     assert found["banking"]["instance_group"][0]["count"] == 2
+
+
+def test_the_server_builds_tensorrts_engine_for_the_models_shapes(
+    evaluated: Mapping[str, Path], plan: ServingPlan, tmp_path: Path
+) -> None:
+    shapes = ShapeProfile(usual_batch=4, usual_length=24, largest_batch=32, largest_length=128)
+    document = read_model(evaluated["model"])
+    for name, known in (("shapes", shapes), ("none", None)):
+        changed = document.model_copy(update={"shapes": known})
+        on_gpu = plan.model_copy(update={"runtime": "onnxruntime-tensorrt"})
+        repository.write_files(tmp_path / name, repository.files_of(changed, on_gpu, "gpu"))
+        graph = parsed(tmp_path / name)["banking-model"]
+        (accelerator,) = graph["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
+        inputs = [item.name for item in document.components["model"].inputs]
+        assert accelerator.get("parameters", {}) == (
+            {
+                f"trt_profile_{end}_shapes": ",".join(f"{item}:{shape}" for item in inputs)
+                for end, shape in (("min", "1x1"), ("opt", "4x24"), ("max", "32x128"))
+            }
+            if known
+            else {}
+        )
 
 
 def test_a_name_cannot_leave_its_quotes(evaluated: Mapping[str, Path], plan: ServingPlan, tmp_path: Path) -> None:

@@ -127,6 +127,32 @@ class Throughput(Closed):
     gain_difference: Difference | None = None
 
 
+class TextLatency(Closed):
+    """Evaluation texts at their real lengths, one a call, in milliseconds: what a single request waits for the model.
+
+    Tokenising is not in the time. Medians are the geometric mean of the processes', tails of all calls together.
+    """
+
+    texts: int
+    baseline_ms_p50: float
+    baseline_ms_p95: float
+    baseline_ms_p99: float
+    unquantized_ms_p50: float
+    unquantized_ms_p95: float
+    unquantized_ms_p99: float
+    candidate_ms_p50: float
+    candidate_ms_p95: float
+    candidate_ms_p99: float
+    unquantized: str = Field(description="which one was fastest here: exported, optimized or divided")
+    speedup: float = Field(description="baseline over candidate, medians")
+    speedup_ci: Interval
+    gain_over_unquantized: float
+    gain_over_unquantized_ci: Interval
+    noise_ratio_ci: Interval = Field(description="the baseline timed against itself on the texts")
+    speedup_difference: Difference
+    gain_difference: Difference
+
+
 class Measurements(Closed):
     """``measurements.json``: what one model takes on one hardware class."""
 
@@ -136,6 +162,9 @@ class Measurements(Closed):
     packages: dict[str, str] = Field(description="versions of the runtimes that were timed")
     latency: list[Latency]
     throughput: Throughput | None = None
+    one_text: TextLatency | None = Field(
+        None, description="one evaluation text at a time; null where none was asked for, or in documents of before it"
+    )
     processes: int = Field(1, description="fresh processes that times come from; 1: intervals are within one")
     noise_ratio_ci: Interval = Field(
         description="the baseline timed against itself, the widest of the cells: what no difference looks like"

@@ -64,12 +64,12 @@ def _round_step(about: float) -> float:
 
 
 class Drawing:
-    """An SVG picture being made. ``label`` says in words what it shows."""
+    """An SVG picture being made, as wide as its place. ``label`` says in words what it shows."""
 
     def __init__(self, height: float, label: str, *, css: str = "plot") -> None:
         self.height = height
         self._root = ElementTree.Element(
-            "svg", {"class": css, "role": "img", "aria-label": plain(label), "width": "100%", "height": _number(height)}
+            "svg", {"class": css, "role": "img", "aria-label": plain(label), "height": _number(height)}
         )
 
     def markup(self) -> Markup:
@@ -143,7 +143,12 @@ class Drawing:
         self.text(0, y + 34, title, "title", anchor="start")
 
     def _add(self, tag: str, css: str, **attributes: str) -> ElementTree.Element:
-        return ElementTree.SubElement(self._root, tag, {**({"class": css} if css else {}), **attributes})
+        # A page has hundreds of pictures: what SVG takes for granted is left out.
+        told = {name: value for name, value in attributes.items() if name not in _FROM_ZERO or value not in {"0", "0%"}}
+        return ElementTree.SubElement(self._root, tag, {**({"class": css} if css else {}), **told})
+
+
+_FROM_ZERO = frozenset({"x", "y", "x1", "y1", "x2", "y2"})
 
 
 def _title(shape: ElementTree.Element, words: str) -> None:

@@ -69,6 +69,7 @@ class Lane:
     differences: list[str]
     latency: list[tuple[str, Markup]]
     throughput: Markup | None
+    one_text: Markup | None
     size: Markup
     classes: list[tuple[str, int, int, int, int, Markup]]
     confusions: list[tuple[str, str, str, int, str]]
@@ -115,6 +116,7 @@ def lane(evidence: LaneEvidence, anchor: str) -> Lane:
         differences=[words for name, cell in cells for words in _differences(name, cell)],
         latency=[(name, distribution.latency(cell)) for name, cell in cells],
         throughput=_throughput(evidence),
+        one_text=_one_text(evidence),
         size=plots.bars(
             [
                 _bytes("Checkpoint", measured.checkpoint_bytes, "baseline"),
@@ -173,6 +175,23 @@ def _throughput(evidence: LaneEvidence) -> Markup | None:
                 ("Unquantized", found.unquantized_texts_per_second, "unquantized"),
                 ("Candidate", found.candidate_texts_per_second, "candidate"),
             )
+        ]
+    )
+
+
+def _one_text(evidence: LaneEvidence) -> Markup | None:
+    found = evidence.measurements.one_text
+    if found is None:
+        return None
+    rows = [
+        ("PyTorch eager", "baseline", found.baseline_ms_p50, found.baseline_ms_p99),
+        (f"Unquantized, {found.unquantized}", "unquantized", found.unquantized_ms_p50, found.unquantized_ms_p99),
+        ("Candidate", "candidate", found.candidate_ms_p50, found.candidate_ms_p99),
+    ]
+    return plots.bars(
+        [
+            plots.Mark(label, p50, None, f"{numbers.milliseconds(p50)}, p99 {numbers.milliseconds(p99)}", css)
+            for label, css, p50, p99 in rows
         ]
     )
 

@@ -20,6 +20,7 @@ from modelmill.core.evidence import Measurements, Neighbours
 from modelmill.core.model import ModelDocument, Tensor
 from modelmill.core.smoke import ServingPlan
 from modelmill.targets.base import Runtime
+from modelmill.targets.shape_profiles import profile_options
 
 QUEUE_MICROSECONDS = 0
 """How long a request waits for others: only while the instance is busy anyway, so that a lone text never waits."""
@@ -105,6 +106,7 @@ def files_of(document: ModelDocument, plan: ServingPlan, target: str) -> dict[st
                 inputs=_tensors(component.inputs),
                 outputs=_tensors(component.outputs),
                 tensorrt=_ON_GPU[plan.runtime],
+                profile=profile_options(component.inputs, document.shapes),
                 queue_microseconds=QUEUE_MICROSECONDS,
             )
             files[f"{SERVING}/{target}/{name}/1/README"] = (

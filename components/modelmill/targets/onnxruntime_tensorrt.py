@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from modelmill.core.cache import cache_directory
 from modelmill.core.manifest import sha256_of
-from modelmill.core.model import Component, ShapeProfile, Tensor, read_model
+from modelmill.core.model import Component, ShapeProfile, read_model
 from modelmill.targets.base import Runtime
 from modelmill.targets.chain import ChainSession
 from modelmill.targets.onnxruntime_cuda import (
@@ -27,6 +26,7 @@ from modelmill.targets.onnxruntime_cuda import (
     open_on,
     require_provider_of,
 )
+from modelmill.targets.shape_profiles import profile_options
 
 ENGINES_KEPT = 16
 ENGINE_KEPT_SECONDS = 7 * 24 * 3600
@@ -95,25 +95,4 @@ def provider_options(component: Component, shapes: ShapeProfile | None, engines:
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(engines.parent),
     }
-    profiles = None if shapes is None else _profiles(component.inputs, shapes)
-    return {**found, **(profiles or {})}
-
-
-def _profiles(inputs: list[Tensor], shapes: ShapeProfile) -> dict[str, str] | None:
-    """Smallest, usual and largest shape of all inputs; None where an axis is neither of rows nor of tokens."""
-    ends: dict[str, Mapping[str, int]] = {
-        "min": {"batch": 1, "sequence": 1},
-        "opt": {"batch": shapes.usual_batch, "sequence": shapes.usual_length},
-        "max": {"batch": shapes.largest_batch, "sequence": shapes.largest_length},
-    }
-    axes = {size for item in inputs for size in item.shape if isinstance(size, str)}
-    if not axes <= {"batch", "sequence"}:
-        return None
-
-    def shape(item: Tensor, sizes: Mapping[str, int]) -> str:
-        return "x".join(str(sizes[size] if isinstance(size, str) else size) for size in item.shape)
-
-    return {
-        f"trt_profile_{end}_shapes": ",".join(f"{item.name}:{shape(item, sizes)}" for item in inputs)
-        for end, sizes in ends.items()
-    }
+    return {**found, **profile_options(component.inputs, shapes)}

@@ -91,6 +91,21 @@ def test_throughput_is_of_whole_passes_over_real_texts(measured: Measurements) -
     assert found.speedup == pytest.approx(found.candidate_texts_per_second / found.baseline_texts_per_second, rel=0.01)
 
 
+def test_single_texts_are_timed_at_their_real_lengths(measured: Measurements) -> None:
+    found = measured.one_text
+    assert found is not None
+    assert found.texts == 40
+    for model in ("baseline", "unquantized", "candidate"):
+        p50, p95, p99 = (getattr(found, f"{model}_ms_p{percent}") for percent in (50, 95, 99))
+        assert 0 < p50 <= p95 <= p99
+    assert found.speedup == pytest.approx(found.baseline_ms_p50 / found.candidate_ms_p50, rel=0.01)
+    assert found.gain_over_unquantized == pytest.approx(found.unquantized_ms_p50 / found.candidate_ms_p50, rel=0.01)
+    assert found.speedup_ci[0] <= found.speedup <= found.speedup_ci[1]
+    # As in the cells: eager PyTorch spends its time between the operators of so small a model.
+    assert found.speedup > 1.5
+    assert found.speedup_difference is Difference.FASTER
+
+
 def test_fresh_processes_share_the_time_and_each_ones_timings_are_kept(
     tiny_bert: Path, exported: Path, quantized: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +167,7 @@ def test_a_candidate_that_is_the_unquantized_model_gains_nothing_and_says_so(
     cell = found.latency[0]
     assert cell.gain_difference is Difference.WITHIN_NOISE
     assert found.throughput is None
+    assert found.one_text is None
 
 
 def test_another_hardware_class_than_the_declared_one_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class MeasureInputs:
     exported: Path = port(PortType.MODEL, "float32 as exported")
     optimized: Path = port(PortType.MODEL, "float32 with fused operators")
     candidate: Path = port(PortType.MODEL, "the candidate")
-    rows: Path = port(PortType.ROWS, "evaluation rows, for throughput at real lengths")
+    rows: Path = port(PortType.ROWS, "evaluation rows, timed at their real lengths")
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ CANDIDATE = StepContract(
 MEASURE = StepContract(
     name="evaluate",
     part="measure",
-    version=6,
+    version=7,
     summary="Time the baseline, the best unquantized model and the candidate in turn, in several fresh processes.",
     inputs=MeasureInputs,
     outputs=MeasureOutputs,

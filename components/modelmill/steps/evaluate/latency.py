@@ -1,8 +1,8 @@
-"""The latency of one cell."""
+"""The latency of one cell, and of single texts."""
 
 from __future__ import annotations
 
-from modelmill.core.evidence import Cell, EncoderLatency
+from modelmill.core.evidence import Cell, EncoderLatency, TextLatency
 from modelmill.core.progress import Progress
 from modelmill.measuring.rounds import median_ms, pooled_ms
 from modelmill.measuring.timing import Timed
@@ -46,5 +46,43 @@ def latency_of(timed: Timed, cell: Cell, seed: int, progress: Progress) -> Encod
     progress.fact(
         f"batch {cell.batch_size}, length {cell.sequence_length}: {latency.baseline_ms_p50:.2f} → "
         f"{latency.candidate_ms_p50:.2f} ms, {latency.speedup:.2f} × ({low:.2f} to {high:.2f}), {timed.count} rounds"
+    )
+    return latency
+
+
+def text_latency_of(timed: Timed, texts: int, seed: int, progress: Progress) -> TextLatency:
+    """What the timings of texts at their real lengths, one a call, say.
+
+    Args:
+        timed: baseline, exported, optimized, candidate, and the baseline again.
+        texts: Drawn from, in an order of each process's own that is the same for all models.
+        seed: Of the resamples.
+        progress: Told the result.
+    """
+    processes = timed.processes
+    found = compare(processes, seed)
+    percentiles = {
+        f"{key}_ms_p{percent}": pooled_ms(processes, name, percent)
+        for key, name in ((BASELINE, BASELINE), ("unquantized", found.unquantized), (CANDIDATE, CANDIDATE))
+        for percent in (95, 99)
+    }
+    latency = TextLatency(
+        texts=texts,
+        baseline_ms_p50=median_ms(processes, BASELINE),
+        unquantized_ms_p50=median_ms(processes, found.unquantized),
+        candidate_ms_p50=median_ms(processes, CANDIDATE),
+        **percentiles,
+        unquantized=found.unquantized,
+        speedup=found.speedup.value,
+        speedup_ci=found.speedup.interval,
+        gain_over_unquantized=found.gain.value,
+        gain_over_unquantized_ci=found.gain.interval,
+        noise_ratio_ci=found.noise,
+        speedup_difference=found.speedup_difference,
+        gain_difference=found.gain_difference,
+    )
+    progress.fact(
+        f"one evaluation text at a time: {latency.baseline_ms_p50:.2f} → {latency.candidate_ms_p50:.2f} ms, at most "
+        f"{latency.candidate_ms_p99:.2f} ms for 99 of 100, {timed.count} rounds"
     )
     return latency

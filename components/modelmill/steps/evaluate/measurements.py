@@ -24,7 +24,7 @@ from modelmill.measuring.timing_asks import CellWork, Job, Opened, TextsWork, Ti
 from modelmill.steps.evaluate.comparison import AGAIN, BASELINE, CANDIDATE, DIVIDED
 from modelmill.steps.evaluate.contract import MEASURE, MeasureInputs, MeasureSettings
 from modelmill.steps.evaluate.evaluation_rows import load_rows
-from modelmill.steps.evaluate.latency import latency_of
+from modelmill.steps.evaluate.latency import latency_of, text_latency_of
 from modelmill.steps.evaluate.throughput import throughput_of
 from modelmill.targets.pytorch import load_processor
 from modelmill.targets.registry import machine_of, on_gpu, require_gpu
@@ -57,7 +57,8 @@ def write_measurements(inputs: MeasureInputs, directory: Path, settings: Measure
             notes.extend(cuts)
             for note in notes:
                 progress.fact(note)
-            texts = [TextsWork(rows=write_texts(rows, Path(folder)), single=False)] if rows else []
+            file = write_texts(rows, Path(folder)) if rows else None
+            texts = [TextsWork(rows=file, single=single) for single in (True, False)] if file else []
             return [*(CellWork(cell=cell) for cell in fitted), *texts]
 
         opened, timed = time_models(
@@ -68,6 +69,7 @@ def write_measurements(inputs: MeasureInputs, directory: Path, settings: Measure
             progress=progress,
         )
     latency = [latency_of(found, cell, settings.seed, progress) for cell, found in zip(cells, timed, strict=False)]
+    one_text = text_latency_of(timed[-2], len(rows), settings.seed, progress) if rows else None
     throughput = throughput_of(timed[-1], len(rows), settings.seed, progress) if rows else None
     samples = [task.sample(load_processor(inputs.candidate), cell.batch_size, cell.sequence_length, settings.seed)
                for cell in cells]  # fmt: skip
@@ -80,6 +82,7 @@ def write_measurements(inputs: MeasureInputs, directory: Path, settings: Measure
         packages=package_versions(MEASURE.packages_for(settings)),
         latency=latency,
         throughput=throughput,
+        one_text=one_text,
         processes=settings.processes,
         noise_ratio_ci=ratios.widest(noises),
         load_seconds=alone.load_seconds,
