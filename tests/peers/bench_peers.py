@@ -229,10 +229,10 @@ def make_peers(
         if (output / "done").is_file():
             continue
         sys.stderr.write(f"making {peer.name}\n")
-        arguments = [peer.made_by, str(checkpoint), str(exported), str(calibration), str(output)]
-        done = subprocess.run(
-            [str(python), str(HERE / "make_peer.py"), *arguments], capture_output=True, text=True, check=False
-        )
+        paths = [str(path.absolute()) for path in (checkpoint, exported, calibration, output)]
+        command = [str(python), str(HERE / "make_peer.py"), peer.made_by, *paths]
+        # Some leave files where they are started.
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode:
             failures[peer.name] = (done.stderr.strip().splitlines() or ["?"])[-1][:200]
             del made[peer.name]
