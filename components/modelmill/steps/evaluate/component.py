@@ -101,7 +101,7 @@ def evaluate_measure(
         exported: float32 as exported.
         optimized: float32 with fused operators.
         candidate: the candidate.
-        rows: evaluation rows, for throughput at real lengths.
+        rows: evaluation rows, timed at their real lengths.
         measurements: latency, throughput, load time, memory, size.
         metrics: the step's numbers.
         task: the ML task: text-classification.
