@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from modelmill.cli.main import app
-from modelmill.core.errors import ModelmillError
+from modelmill.core.errors import HardwareError, ModelmillError
 from tiny_artifacts import random_rows, rows_artifact
 
 
@@ -33,6 +33,7 @@ def test_bench_prints_models_cells_and_texts(exported: Path, tmp_path: Path) -> 
         (["--core-hour", "0.04"], "a cost is of texts, and none are timed"),
         (["--core-hour", "-1"], "a price is above 0"),
         (["--core-hour", "0.04", "--texts", ".", "--runtime", "onnxruntime-cuda"], "a GPU is not one"),
+        (["--against", "pytorch"], "was made from is not known"),
         (["--runtime", "onyx"], "there is no runtime 'onyx' here"),
         (["--cell", "1-16"], "'1-16' is no shape of input"),
         (["--texts", "."], "is no rows artifact"),
@@ -49,3 +50,13 @@ def test_what_bench_cannot_do_is_one_message(
     assert said in done.exception.what
     assert done.exception.exit_code == 2
     assert done.exception.fix
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_a_gpus_runtime_is_refused_where_there_is_none_before_anything_is_timed(exported: Path, runtime: str) -> None:
+    done = CliRunner().invoke(app, ["bench", str(exported), "--runtime", runtime])
+    assert isinstance(done.exception, HardwareError)
+    assert done.exception.exit_code == 2
+    assert "GPU" in done.exception.what
+    assert done.exception.fix
+    assert done.stdout == ""

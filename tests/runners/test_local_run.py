@@ -11,7 +11,9 @@ import onnxruntime
 import pytest
 import yaml
 from transformers import AutoConfig, AutoTokenizer
+from typer.testing import CliRunner
 
+from modelmill.cli.main import app
 from modelmill.cli.running import print_run
 from modelmill.core import registry
 from modelmill.core.evidence import Verdict
@@ -94,6 +96,19 @@ def test_the_bundle_loads_as_it_is(first: RunDocument) -> None:
     wanted = {item.name: encoded[item.name].astype(np.int64) for item in session.get_inputs()}
     (logits,) = session.run(["logits"], wanted)
     assert [labels[int(index)] for index in logits.argmax(-1)] == ["card", "money"]
+
+
+def test_bench_finds_the_checkpoint_that_a_stored_model_was_made_from(first: RunDocument) -> None:
+    lane = first.targets["cpu-int8"]
+    arguments = [str(lane.artifact), "--against", "pytorch", "--cell", "1x16", "--seconds", "0.3", "--processes", "1"]
+    done = CliRunner().invoke(app, ["bench", *arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["against"] == "pytorch"
+    told = {row["name"]: (row["runs_on"], row["size_bytes"]) for row in document["subjects"]}
+    checkpoint = next(row.outputs["checkpoint"] for row in first.steps if row.name == "retrain")
+    assert told["pytorch"] == ("pytorch", Path(checkpoint, "model.safetensors").stat().st_size)
+    assert len(told) == 2
 
 
 def test_a_second_run_finds_everything_in_the_store(first: RunDocument, folder: Path, store: Store) -> None:
