@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from modelmill.core.evidence import Difference, Interval
+from modelmill.core.evidence import Interval
 from modelmill.measuring.ratios import Ratio, Statistic, difference, ratio_across
 from modelmill.measuring.rounds import Rounds
 
@@ -36,14 +37,18 @@ class Comparison:
     noise: Interval
 
     @property
-    def speedup_difference(self) -> Difference:
-        """Of the candidate from the baseline."""
-        return difference(self.speedup.interval, self.noise)
-
-    @property
-    def gain_difference(self) -> Difference:
-        """Of the candidate from the unquantized model."""
-        return difference(self.gain.interval, self.noise)
+    def fields(self) -> dict[str, Any]:
+        """As the evidence of a cell, of a text and of throughput names them."""
+        return {
+            "unquantized": self.unquantized,
+            "speedup": self.speedup.value,
+            "speedup_ci": self.speedup.interval,
+            "gain_over_unquantized": self.gain.value,
+            "gain_over_unquantized_ci": self.gain.interval,
+            "noise_ratio_ci": self.noise,
+            "speedup_difference": difference(self.speedup.interval, self.noise),
+            "gain_difference": difference(self.gain.interval, self.noise),
+        }
 
 
 def compare(processes: Sequence[Rounds], seed: int, statistic: Statistic = np.median) -> Comparison:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from modelmill.core.evidence import Cell, EncoderLatency, TextLatency
 from modelmill.core.progress import Progress
 from modelmill.measuring.rounds import median_ms, pooled_ms
@@ -29,14 +31,7 @@ def latency_of(timed: Timed, cell: Cell, seed: int, progress: Progress) -> Encod
         unquantized_ms_p50=median_ms(processes, found.unquantized),
         candidate_ms_p50=median_ms(processes, CANDIDATE),
         candidate_ms_p95=pooled_ms(processes, CANDIDATE, 95),
-        speedup=found.speedup.value,
-        speedup_ci=found.speedup.interval,
-        gain_over_unquantized=found.gain.value,
-        gain_over_unquantized_ci=found.gain.interval,
-        unquantized=found.unquantized,
-        noise_ratio_ci=found.noise,
-        speedup_difference=found.speedup_difference,
-        gain_difference=found.gain_difference,
+        **found.fields,
         samples_ms={
             key: [value for rounds in processes for value in rounds.milliseconds(name)] for key, name in samples.items()
         },
@@ -61,7 +56,7 @@ def text_latency_of(timed: Timed, texts: int, seed: int, progress: Progress) -> 
     """
     processes = timed.processes
     found = compare(processes, seed)
-    percentiles = {
+    percentiles: dict[str, Any] = {
         f"{key}_ms_p{percent}": pooled_ms(processes, name, percent)
         for key, name in ((BASELINE, BASELINE), ("unquantized", found.unquantized), (CANDIDATE, CANDIDATE))
         for percent in (95, 99)
@@ -72,14 +67,7 @@ def text_latency_of(timed: Timed, texts: int, seed: int, progress: Progress) -> 
         unquantized_ms_p50=median_ms(processes, found.unquantized),
         candidate_ms_p50=median_ms(processes, CANDIDATE),
         **percentiles,
-        unquantized=found.unquantized,
-        speedup=found.speedup.value,
-        speedup_ci=found.speedup.interval,
-        gain_over_unquantized=found.gain.value,
-        gain_over_unquantized_ci=found.gain.interval,
-        noise_ratio_ci=found.noise,
-        speedup_difference=found.speedup_difference,
-        gain_difference=found.gain_difference,
+        **found.fields,
     )
     progress.fact(
         f"one evaluation text at a time: {latency.baseline_ms_p50:.2f} → {latency.candidate_ms_p50:.2f} ms, at most "

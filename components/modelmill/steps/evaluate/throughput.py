@@ -34,14 +34,7 @@ def throughput_of(timed: Timed, texts: int, seed: int, progress: Progress) -> Th
         candidate_texts_per_second=per_second(CANDIDATE),
         candidate_texts_per_second_ci=(round(low, 2), round(high, 2)),
         passes=timed.passes,
-        unquantized=found.unquantized,
-        speedup=found.speedup.value,
-        speedup_ci=found.speedup.interval,
-        gain_over_unquantized=found.gain.value,
-        gain_over_unquantized_ci=found.gain.interval,
-        noise_ratio_ci=found.noise,
-        speedup_difference=found.speedup_difference,
-        gain_difference=found.gain_difference,
+        **found.fields,
     )
     progress.fact(
         f"{texts} evaluation texts: {result.baseline_texts_per_second:.0f} → "
