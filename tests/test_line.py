@@ -8,7 +8,7 @@ import pytest
 
 from modelmill.core import hardware
 from modelmill.core.contract import JSON, PortType, Zone
-from modelmill.core.errors import DeploymentError, RecipeError, UsageError
+from modelmill.core.errors import DeploymentError, HardwareError, RecipeError, UsageError
 from modelmill.core.evidence import Verdict
 from modelmill.core.stepkey import keyed, step_key
 from modelmill.deployment import Deployment, Prices
@@ -22,10 +22,12 @@ from modelmill.line import (
     TaskOutput,
     decide,
     expand,
+    require_machine,
     require_prices,
     require_runtimes,
 )
 from modelmill.recipe import Located, Recipe
+from modelmill.targets import registry
 
 STEPS = ["fetch", "retrain", "export", "optimize", "calibrate-quantize", "evaluate", "gate", "publish"]
 
@@ -100,6 +102,29 @@ def test_a_target_whose_runtime_is_not_installed_is_named_before_anything_runs(m
     monkeypatch.setattr(metadata, "version", without)
     with pytest.raises(UsageError, match=r"needs the package openvino.*\n.*targets: two: runtime\n.*pip install"):
         require_runtimes(recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hardware_class": "cpu/another/amx_int8/64t"}, "declares the hardware class cpu/another/amx_int8/64t"),
+        ({"runtime": "openvino", "precision": "bf16"}, "this processor does not compute bf16"),
+        ({"device": "gpu", "runtime": "onnxruntime-cuda", "precision": "fp16"}, "needs an NVIDIA GPU"),
+    ],
+)
+def test_a_machine_that_cannot_run_a_lane_is_told_before_anything_is_trained(
+    changes: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Processors of the tests' machines differ.
+    here = hardware.cpu().model_copy(update={"instruction_set": ["avx2"]})
+    monkeypatch.setattr(hardware, "cpu", lambda: here)
+    monkeypatch.setattr(registry, "cpu", lambda: here)
+    require_machine(_job().recipe)
+    require_machine(_job(targets=[{"name": "one", "hardware_class": here.hardware_class}]).recipe)
+    require_machine(_job(targets=[{"name": "one", "runtime": "openvino", "precision": ["bf16", "int8"]}]).recipe)
+    with pytest.raises(HardwareError, match=said) as caught:
+        require_machine(_job(targets=[{"name": "one"}, {"name": "two", **changes}]).recipe)
+    assert caught.value.exit_code == 2
 
 
 def test_the_key_of_what_a_runtime_shapes_holds_its_version_alone() -> None:

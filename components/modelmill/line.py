@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import cast
 
+from modelmill.core import hardware
 from modelmill.core.contract import JSON, Closed, StepContract
 from modelmill.core.documents import nearest
 from modelmill.core.errors import DeploymentError, LaneError, RecipeError, UsageError
@@ -26,7 +27,8 @@ from modelmill.steps.gate import contract as gate
 from modelmill.steps.optimize import contract as optimize
 from modelmill.steps.publish import contract as publish
 from modelmill.steps.retrain import contract as retrain
-from modelmill.targets.registry import lacks_gpu, on_gpu, require_gpu_for_search, require_installed
+from modelmill.targets.base import Precision
+from modelmill.targets.registry import lacks_gpu, machine_of, on_gpu, require_gpu_for_search, require_installed
 
 
 class Scope(StrEnum):
@@ -379,14 +381,20 @@ def require_runtimes(recipe: Recipe) -> None:
         require_installed(target.runtime, f"targets: {target.name}: runtime")
 
 
-def require_gpus(recipe: Recipe) -> None:
-    """Check, before anything is trained, that lanes which try candidates on a GPU may find one on this machine.
+def require_machine(recipe: Recipe) -> None:
+    """Check, before anything is trained, that this machine can run the lanes' own steps.
 
     Raises:
-        HardwareError: There is none for a lane.
+        HardwareError: A lane that tries candidates needs a GPU, declares another hardware class, or allows nothing but
+            bf16, which the processor does not compute.
     """
     for target in recipe.targets:
         require_gpu_for_search(target.runtime, recipe.search.trials, f"targets: {target.name}: runtime")
+        machine = machine_of(target.runtime)
+        hardware.require_class(target.hardware_class, machine.hardware_class)
+        only_bf16 = set(target.precisions) == {Precision.BF16} and not on_gpu(target.runtime)
+        if only_bf16 and not hardware.computes_bf16(machine.instruction_set):
+            raise hardware.no_bf16()
 
 
 def lanes_without_gpu(recipe: Recipe) -> list[str]:

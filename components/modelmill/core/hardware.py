@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -18,6 +19,9 @@ _DISPATCHED = (
     "avx", "avx2", "f16c", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16",
     "avx512_fp16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
+
+_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Any of them: the processor multiplies bf16 (the last is Arm's)."""
 
 
 class Hardware(Closed):
@@ -52,6 +56,18 @@ def require_class(declared: str | None, found: str) -> None:
         what = f"the target declares the hardware class {declared}, and this machine is {found}"
         fix = "run the step on the declared hardware, or declare this one: what is measured stands for it alone"
         raise HardwareError(what, where="targets: hardware_class", fix=fix)
+
+
+def computes_bf16(instruction_set: Sequence[str]) -> bool:
+    """Whether a processor with these flags multiplies bf16."""
+    return not _BF16.isdisjoint(instruction_set)
+
+
+def no_bf16() -> HardwareError:
+    """What is wrong where nothing but bf16 is allowed, and the processor does not compute it."""
+    what = f"this processor does not compute bf16: it has none of {', '.join(sorted(_BF16))}"
+    fix = "run on a processor that has one, or allow float32 or int8 for this target"
+    return HardwareError(what, where="targets.precision", fix=fix)
 
 
 def threads() -> int:

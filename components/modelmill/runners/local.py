@@ -29,7 +29,7 @@ from modelmill.line import (
     expand,
     lane_error,
     lanes_without_gpu,
-    require_gpus,
+    require_machine,
     require_prices,
     require_runtimes,
 )
@@ -128,7 +128,7 @@ def _walk_repairing(job: Job, store: Store, progress: Progress, walk: _Walk, exe
 def _walk_tasks(job: Job, store: Store, progress: Progress, walk: _Walk, execute: Execute) -> None:
     require_prices(job)
     require_runtimes(job.recipe)
-    require_gpus(job.recipe)
+    require_machine(job.recipe)
     for missing in lanes_without_gpu(job.recipe):
         progress.fact(missing)
     walk.rows.clear()

@@ -12,7 +12,7 @@ from typing import Any
 from modelmill.core import hardware
 from modelmill.core.batch_plan import MAX_BATCH_ROWS
 from modelmill.core.contract import JSON, Report
-from modelmill.core.errors import DataError, HardwareError, ModelError, RecipeError
+from modelmill.core.errors import DataError, ModelError, RecipeError
 from modelmill.core.evidence import TRIALS
 from modelmill.core.manifest import write_json
 from modelmill.core.model import CHECKPOINT_BYTES, ModelDocument, ShapeProfile, read_model, write_model
@@ -47,8 +47,6 @@ from modelmill.tasks.base import Batch, Task
 from modelmill.tasks.samples import random_batch
 
 CHOICE_DOCUMENT = "choice.json"
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Any of them: the processor multiplies bf16 (the last is Arm's)."""
 _MAX_INT8_DEVIATION = 1.0
 """Of the outputs' scale. int8 is judged by its accuracy, at the gate; what is off by the whole scale is broken."""
 
@@ -141,7 +139,7 @@ def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candid
         HardwareError: Only bf16 is allowed, and the processor does not compute it.
     """
     serves_on_gpu = on_gpu(settings.runtime)
-    has_bf16 = serves_on_gpu or bool(_BF16_FLAGS & set(instruction_set))
+    has_bf16 = serves_on_gpu or hardware.computes_bf16(instruction_set)
     asked = partial(
         candidates,
         settings.runtime,
@@ -156,9 +154,7 @@ def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candid
         return space
     precisions = ", ".join(precision.value for precision in settings.precisions)
     if asked(has_bf16=True):
-        what = f"this processor does not compute bf16: it has none of {', '.join(sorted(_BF16_FLAGS))}"
-        fix = "run on a processor that has one, or allow float32 or int8 for this target"
-        raise HardwareError(what, where="targets.precision", fix=fix)
+        raise hardware.no_bf16()
     if not set(settings.precisions) & set(RUNTIMES[settings.runtime].precisions):
         served = ", ".join(precision.value for precision in RUNTIMES[settings.runtime].precisions)
         what = f"the runtime {settings.runtime.value} serves none of the allowed precisions ({precisions})"
