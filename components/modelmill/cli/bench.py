@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from modelmill.cli.progress import stderr_progress
 from modelmill.core import hardware, lineage
 from modelmill.core.errors import DataError, UsageError
 from modelmill.core.evidence import Cell
+from modelmill.core.model import MODEL_DOCUMENT
 from modelmill.core.rows import Row, read_dataset, read_rows
 from modelmill.core.stores import open_store
 from modelmill.targets.base import Runtime
@@ -43,6 +45,16 @@ def _runtime(name: str) -> Runtime:
         what = f"there is no runtime {name!r} here"
         raise UsageError(what, where="--runtime", fix=f"use one of: {', '.join(here)}")
     return here[name]
+
+
+def _model(location: str) -> Path:
+    """The directory of a model artifact or a checkpoint."""
+    directory = local_directory(location)
+    if not any((directory / name).is_file() for name in (MODEL_DOCUMENT, "config.json")):
+        named = location or "the empty name"
+        what = f"{named} is no model: it has neither {MODEL_DOCUMENT} nor a checkpoint's config.json"
+        raise UsageError(what, where="ARTIFACT", fix="give the artifact of a target, as run --json prints it")
+    return directory
 
 
 def _checkpoint_of(directory: Path) -> Path:
@@ -119,14 +131,18 @@ def bench(
 ) -> None:
     """Time models in turns, in several fresh processes, with intervals; what lies inside the noise is called so."""
     shapes = [_cell(text) for text in cells or ["1x16", "1x128", "32x128"]]
-    if core_hour is not None and (core_hour <= 0 or texts is None):
-        what = "a price is above 0" if core_hour <= 0 else "a cost is of texts, and none are timed"
+    if not math.isfinite(seconds):
+        what = f"a cell cannot be timed for {seconds} seconds"
+        raise UsageError(what, where="--seconds", fix="give a number, such as 10")
+    priced = core_hour is None or 0 < core_hour < math.inf
+    if core_hour is not None and not (priced and texts is not None):
+        what = "a cost is of texts, and none are timed" if priced else "a price is a number above 0"
         raise UsageError(what, where="--core-hour", fix="give a price above 0, and --texts ROWS")
     running = [_runtime(name) for name in dict.fromkeys(runtimes or [Runtime.ONNXRUNTIME.value])]
     if core_hour is not None and any(on_gpu(runtime) for runtime in running):
         what = "a cost counts the core-hours of CPUs, and a GPU is not one"
         raise UsageError(what, where="--core-hour", fix="leave --core-hour out, or time the runtimes of CPUs alone")
-    directories = [local_directory(location) for location in artifacts]
+    directories = [_model(location) for location in artifacts]
     rows = _texts(texts) if texts is not None else []
     # What it takes to load torch is paid only by who benches.
     engine = importlib.import_module("modelmill.measuring.bench")
@@ -137,7 +153,7 @@ def bench(
     ]
     reference = subjects[0].name
     if against is not None:
-        path = _checkpoint_of(directories[0]) if against == _PYTORCH else local_directory(against)
+        path = _checkpoint_of(directories[0]) if against == _PYTORCH else _model(against)
         reference = _PYTORCH if against == _PYTORCH else "reference"
         subjects.insert(0, engine.Subject(reference, path, running[0]))
     result = engine.bench(
@@ -162,6 +178,8 @@ def _print(result: Any) -> None:
     """The tables for people."""
     of = f"{result.processes} processes" if result.processes > 1 else "one process"
     print_text(f"{result.hardware_class}; ratios to {result.against}, {result.confidence:.0%} intervals over {of}")
+    for note in result.notes:
+        print_text(note)
     print_table(
         "",
         ["model", "runs on", "precision", "size", "load", "first answer", "peak memory"],
