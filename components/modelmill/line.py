@@ -393,8 +393,8 @@ def require_machine(recipe: Recipe) -> None:
         machine = machine_of(target.runtime)
         hardware.require_class(target.hardware_class, machine.hardware_class)
         only_bf16 = set(target.precisions) == {Precision.BF16} and not on_gpu(target.runtime)
-        if only_bf16 and not hardware.computes_bf16(machine.instruction_set):
-            raise hardware.no_bf16()
+        if only_bf16:
+            hardware.require_bf16(machine.instruction_set)
 
 
 def lanes_without_gpu(recipe: Recipe) -> list[str]:

@@ -13,20 +13,8 @@ from tiny_artifacts import random_rows, rows_artifact
 
 def test_bench_prints_models_cells_and_texts(exported: Path, tmp_path: Path) -> None:
     rows = rows_artifact(tmp_path / "rows", random_rows(40))
-    arguments = [
-        str(exported),
-        "--cell",
-        "1x16",
-        "--cell",
-        "2x128",
-        "--texts",
-        str(rows),
-        "--text-count",
-        "30",
-        "--core-hour",
-        "0.04",
-    ]
-    arguments += ["--seconds", "0.3", "--processes", "1"]
+    arguments = [str(exported), "--cell", "1x16", "--cell", "2x128", "--seconds", "0.3", "--processes", "1"]
+    arguments += ["--texts", str(rows), "--text-count", "30", "--core-hour", "0.04"]
     done = CliRunner().invoke(app, ["bench", *arguments, "--runtime", "onnxruntime", "--runtime", "openvino"])
     assert done.exit_code == 0, done.output
     for words in ("over one process", "first answer", "peak memory", "batch 1, length 16", "ms p99", "against itself"):

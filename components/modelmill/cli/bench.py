@@ -25,6 +25,7 @@ from modelmill.targets.base import Runtime
 from modelmill.targets.registry import RUNTIMES, on_gpu
 
 _PYTORCH = "pytorch"
+_REFERENCES = f"name a model artifact or a checkpoint directory, or {_PYTORCH}"
 
 
 def _cell(text: str) -> Cell:
@@ -47,13 +48,13 @@ def _runtime(name: str) -> Runtime:
     return here[name]
 
 
-def _model(location: str) -> Path:
-    """The directory of a model artifact or a checkpoint."""
+def _model(location: str, where: str, fix: str) -> Path:
+    """The directory of a model artifact or a checkpoint, named at ``where``; ``fix`` helps where it is neither."""
     directory = local_directory(location)
     if not any((directory / name).is_file() for name in (MODEL_DOCUMENT, "config.json")):
         named = location or "the empty name"
         what = f"{named} is no model: it has neither {MODEL_DOCUMENT} nor a checkpoint's config.json"
-        raise UsageError(what, where="ARTIFACT", fix="give the artifact of a target, as run --json prints it")
+        raise UsageError(what, where=where, fix=fix)
     return directory
 
 
@@ -142,7 +143,8 @@ def bench(
     if core_hour is not None and any(on_gpu(runtime) for runtime in running):
         what = "a cost counts the core-hours of CPUs, and a GPU is not one"
         raise UsageError(what, where="--core-hour", fix="leave --core-hour out, or time the runtimes of CPUs alone")
-    directories = [_model(location) for location in artifacts]
+    fix = "give the artifact of a target, as run --json prints it"
+    directories = [_model(location, "ARTIFACT", fix) for location in artifacts]
     rows = _texts(texts) if texts is not None else []
     # What it takes to load torch is paid only by who benches.
     engine = importlib.import_module("modelmill.measuring.bench")
@@ -153,7 +155,7 @@ def bench(
     ]
     reference = subjects[0].name
     if against is not None:
-        path = _checkpoint_of(directories[0]) if against == _PYTORCH else _model(against)
+        path = _checkpoint_of(directories[0]) if against == _PYTORCH else _model(against, "--against", _REFERENCES)
         reference = _PYTORCH if against == _PYTORCH else "reference"
         subjects.insert(0, engine.Subject(reference, path, running[0]))
     result = engine.bench(

@@ -63,11 +63,17 @@ def computes_bf16(instruction_set: Sequence[str]) -> bool:
     return not _BF16.isdisjoint(instruction_set)
 
 
-def no_bf16() -> HardwareError:
-    """What is wrong where nothing but bf16 is allowed, and the processor does not compute it."""
+def require_bf16(instruction_set: Sequence[str]) -> None:
+    """Check that a processor with these flags multiplies bf16, where nothing else is allowed.
+
+    Raises:
+        HardwareError: It does not.
+    """
+    if computes_bf16(instruction_set):
+        return
     what = f"this processor does not compute bf16: it has none of {', '.join(sorted(_BF16))}"
     fix = "run on a processor that has one, or allow float32 or int8 for this target"
-    return HardwareError(what, where="targets.precision", fix=fix)
+    raise HardwareError(what, where="targets.precision", fix=fix)
 
 
 def threads() -> int:

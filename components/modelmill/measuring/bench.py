@@ -31,9 +31,9 @@ from modelmill.measuring.footprint import Footprint, footprint
 from modelmill.measuring.models import is_model_artifact
 from modelmill.measuring.ratios import METHOD, Statistic, difference, mean_seconds, ratio_across
 from modelmill.measuring.rounds import median_ms, pooled_ms
-from modelmill.measuring.texts import write_texts
+from modelmill.measuring.texts import texts_works
 from modelmill.measuring.timing import PROCESSES, Timed, time_models
-from modelmill.measuring.timing_asks import CellWork, Job, Opened, TextsWork, TimedModel, Work
+from modelmill.measuring.timing_asks import CellWork, Job, Opened, TimedModel, Work
 from modelmill.targets.base import Runtime
 from modelmill.targets.pytorch import load_processor
 from modelmill.targets.registry import RUNTIMES, machine_of, on_gpu, require_gpu
@@ -111,9 +111,7 @@ def bench(
             notes.extend(cuts)
             for note in cuts:
                 progress.fact(note)
-            file = write_texts(texts, Path(folder)) if texts else None
-            asked = [TextsWork(rows=file, single=single) for single in (True, False)] if file else []
-            return [*(CellWork(cell=cell) for cell in some), *asked]
+            return [*(CellWork(cell=cell) for cell in some), *texts_works(texts, Path(folder))]
 
         job = Job(models=[*models, again], threads=threads, seed=seed)
         opened, timed = time_models(job, works, processes=processes, seconds=seconds, progress=progress)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from modelmill.core.rows import Row
+from modelmill.measuring.timing_asks import TextsWork
 
 
 def choose_rows(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
@@ -24,6 +25,14 @@ def write_texts(rows: Sequence[Row], folder: Path) -> Path:
     path = folder / "texts.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+def texts_works(rows: Sequence[Row], folder: Path) -> list[TextsWork]:
+    """The asks for texts, single ones and then all in batches, of rows written below ``folder``; no rows, no asks."""
+    if not rows:
+        return []
+    file = write_texts(rows, folder)
+    return [TextsWork(rows=file, single=single) for single in (True, False)]
 
 
 def read_texts(path: Path) -> list[Row]:

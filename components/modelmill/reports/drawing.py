@@ -17,6 +17,9 @@ from markupsafe import Markup
 from modelmill.reports.numbers import fixed
 from modelmill.reports.plain import plain
 
+_FROM_ZERO = frozenset({"x", "y", "x1", "y1", "x2", "y2"})
+"""What SVG takes to be 0 where it is not told."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -146,9 +149,6 @@ class Drawing:
         # A page has hundreds of pictures: what SVG takes for granted is left out.
         told = {name: value for name, value in attributes.items() if name not in _FROM_ZERO or value not in {"0", "0%"}}
         return ElementTree.SubElement(self._root, tag, {**({"class": css} if css else {}), **told})
-
-
-_FROM_ZERO = frozenset({"x", "y", "x1", "y1", "x2", "y2"})
 
 
 def _title(shape: ElementTree.Element, words: str) -> None:

@@ -154,7 +154,7 @@ def allowed(settings: ChooseSettings, instruction_set: list[str]) -> list[Candid
         return space
     precisions = ", ".join(precision.value for precision in settings.precisions)
     if asked(has_bf16=True):
-        raise hardware.no_bf16()
+        hardware.require_bf16(instruction_set)
     if not set(settings.precisions) & set(RUNTIMES[settings.runtime].precisions):
         served = ", ".join(precision.value for precision in RUNTIMES[settings.runtime].precisions)
         what = f"the runtime {settings.runtime.value} serves none of the allowed precisions ({precisions})"

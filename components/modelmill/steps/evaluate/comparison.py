@@ -37,6 +37,11 @@ class Comparison:
     noise: Interval
 
     @property
+    def models(self) -> dict[str, str]:
+        """What the evidence calls each of the three → the name it was timed by."""
+        return {BASELINE: BASELINE, "unquantized": self.unquantized, CANDIDATE: CANDIDATE}
+
+    @property
     def fields(self) -> dict[str, Any]:
         """As the evidence of a cell, of a text and of throughput names them."""
         return {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from modelmill.core.evidence import Cell, EncoderLatency, TextLatency
 from modelmill.core.progress import Progress
-from modelmill.measuring.rounds import median_ms, pooled_ms
+from modelmill.measuring.rounds import Rounds, median_ms, pooled_ms
 from modelmill.measuring.timing import Timed
-from modelmill.steps.evaluate.comparison import BASELINE, CANDIDATE, compare
+from modelmill.steps.evaluate.comparison import BASELINE, CANDIDATE, Comparison, compare
 
 
 def latency_of(timed: Timed, cell: Cell, seed: int, progress: Progress) -> EncoderLatency:
@@ -22,18 +23,16 @@ def latency_of(timed: Timed, cell: Cell, seed: int, progress: Progress) -> Encod
     """
     processes = timed.processes
     found = compare(processes, seed)
-    samples = {BASELINE: BASELINE, "unquantized": found.unquantized, CANDIDATE: CANDIDATE}
     latency = EncoderLatency(
         batch_size=cell.batch_size,
         sequence_length=cell.sequence_length,
-        baseline_ms_p50=median_ms(processes, BASELINE),
+        **_medians(processes, found),
         baseline_ms_p95=pooled_ms(processes, BASELINE, 95),
-        unquantized_ms_p50=median_ms(processes, found.unquantized),
-        candidate_ms_p50=median_ms(processes, CANDIDATE),
         candidate_ms_p95=pooled_ms(processes, CANDIDATE, 95),
         **found.fields,
         samples_ms={
-            key: [value for rounds in processes for value in rounds.milliseconds(name)] for key, name in samples.items()
+            key: [value for rounds in processes for value in rounds.milliseconds(name)]
+            for key, name in found.models.items()
         },
         samples_each=[rounds.count for rounds in processes],
     )
@@ -58,14 +57,12 @@ def text_latency_of(timed: Timed, texts: int, seed: int, progress: Progress) -> 
     found = compare(processes, seed)
     percentiles: dict[str, Any] = {
         f"{key}_ms_p{percent}": pooled_ms(processes, name, percent)
-        for key, name in ((BASELINE, BASELINE), ("unquantized", found.unquantized), (CANDIDATE, CANDIDATE))
+        for key, name in found.models.items()
         for percent in (95, 99)
     }
     latency = TextLatency(
         texts=texts,
-        baseline_ms_p50=median_ms(processes, BASELINE),
-        unquantized_ms_p50=median_ms(processes, found.unquantized),
-        candidate_ms_p50=median_ms(processes, CANDIDATE),
+        **_medians(processes, found),
         **percentiles,
         **found.fields,
     )
@@ -74,3 +71,7 @@ def text_latency_of(timed: Timed, texts: int, seed: int, progress: Progress) -> 
         f"{latency.candidate_ms_p99:.2f} ms for 99 of 100, {timed.count} rounds"
     )
     return latency
+
+
+def _medians(processes: Sequence[Rounds], found: Comparison) -> dict[str, Any]:
+    return {f"{key}_ms_p50": median_ms(processes, name) for key, name in found.models.items()}

@@ -18,9 +18,9 @@ from modelmill.measuring import ratios
 from modelmill.measuring.cells import fit_cells
 from modelmill.measuring.footprint import footprint
 from modelmill.measuring.models import same_graphs
-from modelmill.measuring.texts import choose_rows, write_texts
+from modelmill.measuring.texts import choose_rows, texts_works
 from modelmill.measuring.timing import time_models
-from modelmill.measuring.timing_asks import CellWork, Job, Opened, TextsWork, TimedModel, Work
+from modelmill.measuring.timing_asks import CellWork, Job, Opened, TimedModel, Work
 from modelmill.steps.evaluate.comparison import AGAIN, BASELINE, CANDIDATE, DIVIDED
 from modelmill.steps.evaluate.contract import MEASURE, MeasureInputs, MeasureSettings
 from modelmill.steps.evaluate.evaluation_rows import load_rows
@@ -57,9 +57,7 @@ def write_measurements(inputs: MeasureInputs, directory: Path, settings: Measure
             notes.extend(cuts)
             for note in notes:
                 progress.fact(note)
-            file = write_texts(rows, Path(folder)) if rows else None
-            texts = [TextsWork(rows=file, single=single) for single in (True, False)] if file else []
-            return [*(CellWork(cell=cell) for cell in fitted), *texts]
+            return [*(CellWork(cell=cell) for cell in fitted), *texts_works(rows, Path(folder))]
 
         opened, timed = time_models(
             Job(models=models, threads=machine.threads, seed=settings.seed),
