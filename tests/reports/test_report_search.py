@@ -12,7 +12,17 @@ from modelmill.runners.result import RunDocument, Status, StepRow
 from modelmill.runners.view import run_view
 
 ROWS = [
-    Tried(name="fast <b>", chosen=True, passes=True, gain=3.0, size_bytes=26, deviation=0.1, drop_points=0.4, flips=2),
+    Tried(
+        name="fast <b>",
+        chosen=True,
+        passes=True,
+        gain=3.0,
+        gain_ci=(2.875, 3.125),
+        size_bytes=26,
+        deviation=0.1,
+        drop_points=0.4,
+        flips=2,
+    ),
     Tried(name="slow", passes=True, gain=1.0, size_bytes=100, deviation=0.0, drop_points=0.0, flips=0),
     Tried(name="beaten", passes=False, failure="its size", gain=0.9, size_bytes=100, deviation=0.0, drop_points=0.1),
     Tried(name="crashed", failure="it died of SIGSEGV"),
@@ -81,6 +91,7 @@ def test_all_candidates_stand_in_the_page_and_their_names_are_text() -> None:
         assert row.name in words
     assert "it died of SIGSEGV" in words
     assert "not judged" in words
+    assert "3.00× (2.88 to 3.12)" in words
 
 
 def test_a_single_judged_candidate_has_no_picture() -> None:

@@ -58,6 +58,7 @@ class Tried(Closed):
     passes: bool | None = Field(None, description="whether it keeps to the bounds; None: it was not judged")
     failure: str | None = Field(None, description="why it could not be tried, or does not pass")
     gain: float | None = Field(None, description="over the unquantized model: geometric mean of the workloads")
+    gain_ci: Interval | None = Field(None, description="two-sided, 95 %, within one process; 1 to 1: it is that model")
     size_bytes: int | None = None
     deviation: float | None = Field(None, description="largest difference of outputs over their scale, on a few rows")
     drop_points: float | None = Field(None, description="points of accuracy lost on the tune rows")

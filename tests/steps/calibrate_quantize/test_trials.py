@@ -166,6 +166,8 @@ def test_a_search_ends_with_a_choice_that_can_be_applied(lane_of: Callable[[str]
     float32 = found.trials[2].screened
     assert float32 is not None
     assert float32.deviation == 0.0
+    # Nor is it faster than itself by how its memory came to lie.
+    assert [(cell.gain, cell.gain_ci) for cell in float32.timed.cells] == [(1.0, (1.0, 1.0))] * 2
     assert {"batch 1, length 16", "texts"} == {cell.name for cell in float32.timed.cells}
     assert table(tmp_path).checkpoint_bytes == (lane.checkpoint / "model.safetensors").stat().st_size
     assert table(tmp_path).reason == facts["reason"]

@@ -117,6 +117,7 @@ class Search:
         before, passed = passed, self._judge_from_the_fastest()
         if passed is not None and (before is None or passed.gain >= WORTH * before.gain):
             self._divide(passed)
+        self._judge_the_close()
         spared = self._spare_products(passed)
         if spared is not None:
             self._divide(spared)
@@ -154,10 +155,8 @@ class Search:
         else:
             sound = self._fastest()
             best = f"; fastest so far: {sound[0].name}, {sound[0].gain:.2f}" if sound else ""
-            self.progress.fact(
-                f"{told}: {trial.gain:.2f} times as fast as unquantized, outputs move {trial.screened.deviation:.3f} "
-                f"of their scale{best}"
-            )
+            moves = f"outputs move {trial.screened.deviation:.3f} of their scale"
+            self.progress.fact(f"{told}: {trial.speed}, {moves}{best}")
         return trial
 
     def _judge_from_the_fastest(self) -> Trial | None:
@@ -180,11 +179,12 @@ class Search:
             self.progress.fact(f"{trial.name}: failed on the tune rows: {answer.failure}")
             return judged
         refusal = refused_for(judged, self.settings.bound, self.checkpoint_bytes)
-        confidence = self.settings.bound.confidence
+        bound, rows = self.settings.bound, judged.judged.rows
+        compared = "" if decidable(rows, bound) else " by what it loses on rows too few for an interval"
         self.progress.fact(
-            f"{trial.name}: {judged.judged.drop_points:+.2f} points lost on {judged.judged.rows} tune rows, at most "
-            f"{judged.judged.worst_points(confidence):.2f} at {confidence:.0%}: "
-            + ("passes" if refusal is None else f"does not pass, {refusal}")
+            f"{trial.name}: {judged.judged.drop_points:+.2f} points lost on {rows} tune rows, at most "
+            f"{judged.judged.worst_points(bound.confidence):.2f} at {bound.confidence:.0%}: "
+            + (f"passes{compared}" if refusal is None else f"does not pass, {refusal}")
         )
         return judged
 
@@ -298,18 +298,19 @@ class Search:
             raise self._nothing_runs()
         # What int8 must be faster than, where both are allowed.
         self._first_that_passes([trial for trial in self._fastest() if not _is_quantized(trial)])
+        self._judge_the_close()
         self._tell_how_it_was_judged()
-        passing = [trial for trial in self._fastest() if self._passes(trial)]
+        passing = self._passing()
         if not passing:
             return self._found(
                 self._nearest(), "no candidate keeps to the bounds on the tune rows; this one comes nearest"
             )
         finalists = passing[:FINALISTS]
-        unquantized = [trial for trial in passing if not _is_quantized(trial)][:1]
-        finalists += [trial for trial in unquantized if trial not in finalists]
-        faster: list[list[Interval]] = []
-        if len(finalists) > 1:
-            finalists, faster = self._timed_again(finalists)
+        # The margin is between the fastest of either kind.
+        for quantized in (True, False):
+            fastest = [trial for trial in passing if _is_quantized(trial) is quantized][:1]
+            finalists += [trial for trial in fastest if trial not in finalists]
+        finalists, faster = self._timed_again(finalists)
         best = max(finalists, key=lambda trial: trial.gain)
         plain = max((trial for trial in finalists if not _is_quantized(trial)), key=lambda one: one.gain, default=None)
         least = self.settings.search.min_gain
@@ -360,6 +361,20 @@ class Search:
         if compares and all(_is_quantized(trial) for trial in self.trials):
             self.notes.append(f"float32 was not tried before the budget ended: {best.name} was not held against it")
 
+    def _passing(self) -> list[Trial]:
+        return [trial for trial in self._fastest() if self._passes(trial)]
+
+    def _judge_the_close(self) -> None:
+        """Judge what a first look cannot tell from the fastest that passes, while seconds are left for it."""
+        while self.bench.seconds < self.settings.search.seconds:
+            fastest = self._passing()[:1]
+            close = [trial for trial in self._fastest() if any(map(trial.may_be_as_fast_as, fastest))]
+            # What dividing did not speed up is no model of its own.
+            unjudged = [trial for trial in close if trial.judged is None and trial.micro_batching is None]
+            if not unjudged or sum(map(self._passes, close)) >= FINALISTS:
+                return
+            self._judge(unjudged[0])
+
     def _fill_the_table(self) -> None:
         """Judge what the decision did not need, so that accuracy can be seen against speed, while seconds are left."""
         for trial in [item for item in self._fastest() if item.judged is None and item.micro_batching is None]:
@@ -389,7 +404,7 @@ class Search:
         return min([trial for trial in sound if trial.judged is not None] or sound, key=distance)
 
     def _found(self, chosen: Trial, words: str) -> Found:
-        reason = f"{words}: {chosen.name}, {chosen.gain:.2f} times as fast as unquantized"
+        reason = f"{words}: {chosen.name}, {chosen.speed}"
         if chosen.variant.reduce_range:
             reason += f"; {SEVEN_BITS}"
             self.notes.append(f"{chosen.name}: {SEVEN_BITS}")

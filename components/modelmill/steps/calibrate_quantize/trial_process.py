@@ -19,11 +19,11 @@ from modelmill.core.batch_plan import BatchPlan
 from modelmill.core.child import lines_from_parent
 from modelmill.core.errors import ModelError, ModelmillError
 from modelmill.core.evidence import Interval
-from modelmill.core.model import read_model, write_model
+from modelmill.core.model import ModelDocument, read_model, write_model
 from modelmill.core.progress import SilentProgress
 from modelmill.core.rows import read_dataset, read_rows
 from modelmill.measuring.cells import fit_cells
-from modelmill.measuring.models import graph_bytes
+from modelmill.measuring.models import graph_bytes, same_graphs
 from modelmill.measuring.neighbours import MIXED, PADDING, ROWS
 from modelmill.measuring.predicting import join, padded_batches, plan_of, predict
 from modelmill.measuring.ratios import Ratio, over_workloads, ratio
@@ -143,17 +143,19 @@ class Workshop:
 
     def _time(self, sessions: Sequence[Session], ask: Ask) -> tuple[list[Timed], list[list[Interval]]]:
         """Each session against the unquantized model, and against each other."""
+        names = ["" if session is self._unquantized else str(index) for index, session in enumerate(sessions)]
+        timed_sessions = {"": self._unquantized, **dict(zip(names, sessions, strict=True))}
         cells: list[list[TimedCell]] = [[] for _ in sessions]
         taken: list[Rounds] = []
         for name, (batches, call_of) in self._workloads.items():
             if not ask.single_rows and max(len(next(iter(batch.values()))) for batch in batches) == 1:
                 continue
-            calls = {"": call_of(self._unquantized)} | {str(index): call_of(one) for index, one in enumerate(sessions)}
+            calls = {item: call_of(session) for item, session in timed_sessions.items()}
             rounds = interleave(calls, seconds=ask.seconds, seed=self._job.seed, least=LEAST_ROUNDS)
-            for index, timed in enumerate(cells):
-                timed.append(_cell(name, rounds, str(index), self._job.seed))
+            for item, timed in zip(names, cells, strict=True):
+                timed.append(_cell(name, rounds, item, self._job.seed))
             taken.append(rounds)
-        return [Timed(cells=timed) for timed in cells], _faster(taken, len(sessions), self._job.seed)
+        return [Timed(cells=timed) for timed in cells], _faster(taken, names, self._job.seed)
 
     def _all_workloads(self) -> Mapping[str, tuple[Sequence[Batch], Callable[[Session], Call]]]:
         """Workload → its batches, and what calls a session with them."""
@@ -189,10 +191,15 @@ class Workshop:
         return [order[start : start + MIXED] for start in range(0, len(order), MIXED)]
 
     def _open(self, subject: Subject, threads: int | None = None) -> Session:
+        """A session of the candidate; the unquantized model's own where it is that, opened alike."""
         directory = self._make(subject.variant)
         document = read_model(directory)
         if document.micro_batching != subject.micro_batching:
-            write_model(directory, document.model_copy(update={"micro_batching": subject.micro_batching}))
+            document = document.model_copy(update={"micro_batching": subject.micro_batching})
+            write_model(directory, document)
+        opened_alike = threads is None and _options(document) == _options(self._document)
+        if opened_alike and same_graphs(directory, self._job.model):
+            return self._unquantized
         return open_session_of(self._job.runtime)(directory, threads or self._job.threads)
 
     def _make(self, variant: Variant) -> Path:
@@ -276,11 +283,16 @@ def _say(stream: TextIO, line: Line) -> None:
     stream.flush()
 
 
-def _faster(taken: Sequence[Rounds], count: int, seed: int) -> list[list[Interval]]:
-    found: list[list[Interval]] = [[(1.0, 1.0)] * count for _ in range(count)]
-    for one in range(count):
+def _options(document: ModelDocument) -> tuple[object, ...]:
+    """What a session is opened with besides the graphs."""
+    return document.session, document.micro_batching
+
+
+def _faster(taken: Sequence[Rounds], names: Sequence[str], seed: int) -> list[list[Interval]]:
+    found: list[list[Interval]] = [[(1.0, 1.0)] * len(names) for _ in names]
+    for one, name in enumerate(names):
         for other in range(one):
-            each: list[Ratio] = [ratio(rounds, str(other), str(one), seed=seed) for rounds in taken]
+            each: list[Ratio] = [ratio(rounds, names[other], name, seed=seed) for rounds in taken]
             low, high = over_workloads(each).interval
             found[one][other], found[other][one] = (low, high), (1 / high, 1 / low)
     return found

@@ -11,6 +11,7 @@ from modelmill.core.contract import Closed
 from modelmill.core.evidence import Interval, Tried
 from modelmill.core.model import MicroBatching
 from modelmill.measuring.noninferiority import drop_bounds
+from modelmill.measuring.ratios import Ratio, over_workloads
 from modelmill.steps.calibrate_quantize.contract import Bound, Variant
 
 BROKEN = 1.0
@@ -34,7 +35,16 @@ class Timed(Closed):
     @property
     def gain(self) -> float:
         """Over the unquantized model: the geometric mean of the cells, each counting alike."""
-        return math.exp(sum(math.log(cell.gain) for cell in self.cells) / len(self.cells))
+        return self._ratio.value
+
+    @property
+    def gain_ci(self) -> Interval:
+        """The gain's interval: two-sided, within one process."""
+        return self._ratio.interval
+
+    @property
+    def _ratio(self) -> Ratio:
+        return over_workloads([Ratio(cell.gain, cell.gain_ci) for cell in self.cells])
 
 
 class Screened(Closed):
@@ -87,6 +97,22 @@ class Trial(Closed):
         return self.timed.gain if self.timed else 0.0
 
     @property
+    def gain_ci(self) -> Interval:
+        """Two-sided, within one process."""
+        return self.timed.gain_ci if self.timed else (0.0, 0.0)
+
+    @property
+    def speed(self) -> str:
+        """Its gain for people."""
+        if self.gain_ci == (1.0, 1.0):
+            return "the unquantized model as it is"
+        return "{:.2f} times as fast as unquantized ({:.2f} to {:.2f})".format(self.gain, *self.gain_ci)
+
+    def may_be_as_fast_as(self, other: Trial) -> bool:
+        """Whether their intervals touch: the clock has not told that it is slower."""
+        return self.gain_ci[1] >= other.gain_ci[0]
+
+    @property
     def is_broken(self) -> bool:
         """Whether its outputs are those of another model."""
         return self.screened is not None and self.screened.deviation >= BROKEN
@@ -111,6 +137,7 @@ class TrialTable(Closed):
         rows = []
         for index, trial in enumerate(self.trials):
             judged, screened = trial.judged, trial.screened
+            low, high = trial.gain_ci
             refusal = refused_for(trial, self.bound, self.checkpoint_bytes)
             unjudged = "not judged: its outputs move by their whole scale" if trial.is_broken else None
             rows.append(
@@ -120,6 +147,7 @@ class TrialTable(Closed):
                     passes=None if judged is None else refusal is None,
                     failure=trial.failure or (refusal if judged is not None else unjudged),
                     gain=round(trial.gain, 4) if screened else None,
+                    gain_ci=(round(low, 4), round(high, 4)) if screened else None,
                     size_bytes=screened.size_bytes if screened else None,
                     deviation=round(screened.deviation, 5) if screened else None,
                     drop_points=round(judged.drop_points, 4) if judged else None,
