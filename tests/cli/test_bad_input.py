@@ -172,6 +172,18 @@ def test_wrong_data_or_a_wrong_model_is_named_by_file_and_fix(good: Path, tmp_pa
     assert not (store / "registry").exists()
 
 
+def test_check_tells_that_this_machine_cannot_run_a_lane_and_the_recipe_stays_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lanes = [{"name": "here"}, {"name": "there", "hardware_class": "cpu/of-another-make/amx_int8/64t"}]
+    recipe = make_recipe(tmp_path, retrain={"method": "none"}, targets=lanes)
+    assert _main(["check", str(recipe)], monkeypatch) == 0
+    said = capsys.readouterr()
+    assert "targets: here, there" in said.out
+    assert "run would end at once on this machine" in said.err
+    assert "declares the hardware class cpu/of-another-make/amx_int8/64t" in said.err
+
+
 def test_the_command_itself_says_it_once_and_without_a_trace(good: Path, tmp_path: Path) -> None:
     shutil.copytree(good, tmp_path / "input")
     _rows(tmp_path / "input", "train", *TWO, _row("", "card"))

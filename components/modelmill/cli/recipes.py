@@ -12,9 +12,9 @@ from modelmill import recipe as recipes
 from modelmill.cli.options import DeploymentOption, JsonOption, RecipeArgument, SetOption
 from modelmill.cli.output import print_json, print_text
 from modelmill.cli.progress import stderr_progress
-from modelmill.core.errors import UsageError
+from modelmill.core.errors import HardwareError, UsageError
 from modelmill.deployment import load as load_deployment
-from modelmill.line import Job, expand, lanes_without_gpu, require_runtimes
+from modelmill.line import Job, expand, lanes_without_gpu, require_machine, require_runtimes
 
 
 def starter() -> str:
@@ -54,6 +54,12 @@ def check(
         require_runtimes(located.recipe)
         for missing in lanes_without_gpu(located.recipe):
             stderr_progress().fact(missing)
+        try:
+            require_machine(located.recipe)
+        except HardwareError as error:
+            stderr_progress().fact(
+                f"run would end at once on this machine, orchestrators may have others: {error.what}"
+            )
         for task in tasks:
             resolve = task.contract.load_resolve()
             if resolve:

@@ -151,7 +151,7 @@ def timed_subjects(subjects: Sequence[Subject]) -> list[TimedModel]:
         task = tasks.get(item.name) or item.task or known
         if task is None:
             what = f"the task of the checkpoint {item.name} is not known"
-            raise UsageError(what, where=str(item.path), fix="name its task, or time it beside a model artifact")
+            raise UsageError(what, where=str(item.path), fix="time it beside a model artifact of its task")
         runtime = item.runtime if item.name in tasks else None
         models.append(TimedModel(name=item.name, path=item.path, runtime=runtime, task=task, gpu=gpu))
     return models
