@@ -52,6 +52,10 @@ class Scripted:
     lost: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     divided: float = 1.0
+    divides: Mapping[str, float] = field(default_factory=dict)
+    """Where dividing gains another factor."""
+    lost_divided: Mapping[str, int] = field(default_factory=dict)
+    """Where dividing loses rows."""
     flattered: float = 1.0
     seen: Mapping[str, float] = field(default_factory=dict)
     """At first sight, where that is another gain than what longer looks find."""
@@ -76,7 +80,9 @@ class Scripted:
 
     def gain(self, subject: Subject) -> float:
         spared = 0.9 ** len(subject.variant.keep_float)
-        return self.gains.get(self.name_of(subject), 1.0) * spared * (self.divided if subject.micro_batching else 1.0)
+        name = self.name_of(subject)
+        divided = self.divides.get(name, self.divided) if subject.micro_batching else 1.0
+        return self.gains.get(name, 1.0) * spared * divided
 
     def ask(self, ask: Ask) -> Answer:
         self.asked.append(ask)
@@ -101,6 +107,7 @@ class Scripted:
                 return Answer(failure=self.unranked[alone])
             return Answer(deviation=0.1 * PRODUCTS.index(alone))
         lost = self.lost.get(name, 0) // self.mended_by ** len(first.variant.keep_float)
+        lost += self.lost_divided.get(name, 0) if first.micro_batching else 0
         flips = self.flips.get(name, 0)
         return Answer(judged=Judged(rows=self.rows, lost=lost, gained=0, neighbours=64, flips=flips, moved=0.0))
 
@@ -198,6 +205,22 @@ def test_a_divided_batch_is_chosen_where_it_is_faster() -> None:
     tried = [trial for trial in search(Scripted({"dynamic int8": 2.0}, divided=0.9)).trials if trial.micro_batching]
     assert len(tried) == len(PART_TOKENS) + 1
     assert chosen(search(Scripted({"dynamic int8": 2.0}, divided=0.9))) == "dynamic int8"
+
+
+def test_what_is_as_fast_whole_by_the_clock_is_divided_alike() -> None:
+    bench = Scripted({"dynamic int8": 2.0, "static int8": 1.98}, divided=1.2, divides={"static int8": 1.4})
+    found = search(bench)
+    assert chosen(found).startswith("static int8, row by row")
+    divided = [trial.name for trial in found.trials if trial.micro_batching is not None]
+    assert len([name for name in divided if name.startswith("static")]) == 1
+    slower = search(Scripted({"dynamic int8": 2.0, "static int8": 1.9}, divided=1.2, divides={"static int8": 1.4}))
+    assert chosen(slower).startswith("dynamic int8, row by row")
+
+
+def test_what_loses_too_much_by_being_divided_stays_whole_and_no_products_are_sorted_for_it() -> None:
+    bench = Scripted({"dynamic int8": 2.0}, divided=1.2, lost_divided={"dynamic int8": 60})
+    assert chosen(search(bench)) == "dynamic int8"
+    assert not bench.works(Work.LIST_PRODUCTS)
 
 
 def test_dividing_is_held_against_the_whole_beside_it_and_not_against_a_lucky_first_look() -> None:

@@ -180,7 +180,7 @@ class ApplySettings(StepSettings):
 CHOOSE = StepContract(
     name="calibrate-quantize",
     part="choose",
-    version=5,
+    version=6,
     summary="Search for the fastest candidate within the recipe's bounds, on tune rows alone.",
     inputs=ChooseInputs,
     outputs=ChooseOutputs,

@@ -160,7 +160,7 @@ class Search:
         return trial
 
     def _judge_from_the_fastest(self) -> Trial | None:
-        return self._first_that_passes([trial for trial in self._fastest() if trial.micro_batching is None])
+        return self._first_that_passes(self._whole())
 
     def _first_that_passes(self, trials: Sequence[Trial]) -> Trial | None:
         judged = (self._judge(trial) for trial in trials)
@@ -189,7 +189,10 @@ class Search:
         return judged
 
     def _divide(self, whole: Trial) -> None:
-        """Try to divide a passing candidate's batches, and judge the fastest way that is faster than none."""
+        """Try to divide a passing candidate's batches, and judge the fastest way that is faster than none.
+
+        Where one passes, what a first look could not tell from the whole one is divided alike.
+        """
         divisions = [MicroBatching(max_tokens=tokens, workers=self.threads) for tokens in PART_TOKENS]
         tried = [self._divided(whole, division) for division in divisions if self._may_go_on()]
         found = sorted((trial for trial in tried if trial is not None), key=lambda trial: -trial.gain)
@@ -201,20 +204,31 @@ class Search:
                 return
             if self._passes(self._judge(trial)):
                 self._divide_unquantized_like(trial)
+                self._divide_the_close_like(trial, whole)
                 return
 
     def _divide_unquantized_like(self, divided: Trial) -> None:
         """Dividing gains without quantizing, too: whatever is left of the budget, like is held against like."""
-        whole = [trial for trial in self._fastest() if trial.micro_batching is None]
-        unquantized = [trial for trial in whole if trial.variant.scheme is Scheme.NONE]
+        unquantized = [trial for trial in self._whole() if trial.variant.scheme is Scheme.NONE]
         for precision in dict.fromkeys(trial.variant.precision for trial in unquantized):
             plain = self._first_that_passes([trial for trial in unquantized if trial.variant.precision is precision])
-            tried = [(trial.variant, trial.micro_batching) for trial in self.trials]
-            if plain is None or divided.micro_batching is None or (plain.variant, divided.micro_batching) in tried:
-                continue
-            alike = self._divided(plain, divided.micro_batching)
-            if alike is not None and alike.gain > plain.gain:
+            alike = self._divided_like(divided, plain)
+            if plain is not None and alike is not None and alike.gain > plain.gain:
                 self._judge(alike)
+
+    def _divide_the_close_like(self, divided: Trial, whole: Trial) -> None:
+        close = [trial for trial in self._whole() if trial.may_be_as_fast_as(whole) and trial.variant != whole.variant]
+        for rival in close[: FINALISTS - 1]:
+            alike = self._divided_like(divided, rival) if self._may_go_on() else None
+            if alike is not None and alike.may_be_as_fast_as(divided):
+                self._judge(alike)
+
+    def _divided_like(self, divided: Trial, whole: Trial | None) -> Trial | None:
+        """A whole candidate with its batches divided as another's; None: there is none, or it was tried."""
+        tried = [(trial.variant, trial.micro_batching) for trial in self.trials]
+        if whole is None or divided.micro_batching is None or (whole.variant, divided.micro_batching) in tried:
+            return None
+        return self._divided(whole, divided.micro_batching)
 
     def _divided(self, whole: Trial, division: MicroBatching) -> Trial | None:
         if whole.screened is None:
@@ -235,7 +249,7 @@ class Search:
         bound, least = self.settings.bound, WORTH * (passed.gain if passed else 0.0)
         failed = [
             trial
-            for trial in self._fastest()
+            for trial in self._whole()
             if trial.judged is not None
             and trial.variant.scheme is not Scheme.NONE
             and excess_points(trial.judged, bound) > 0
@@ -370,14 +384,14 @@ class Search:
             fastest = self._passing()[:1]
             close = [trial for trial in self._fastest() if any(map(trial.may_be_as_fast_as, fastest))]
             # What dividing did not speed up is no model of its own.
-            unjudged = [trial for trial in close if trial.judged is None and trial.micro_batching is None]
+            unjudged = [trial for trial in self._whole() if trial in close and trial.judged is None]
             if not unjudged or sum(map(self._passes, close)) >= FINALISTS:
                 return
             self._judge(unjudged[0])
 
     def _fill_the_table(self) -> None:
         """Judge what the decision did not need, so that accuracy can be seen against speed, while seconds are left."""
-        for trial in [item for item in self._fastest() if item.judged is None and item.micro_batching is None]:
+        for trial in [item for item in self._whole() if item.judged is None]:
             if self.bench.seconds >= self.settings.search.seconds:
                 return
             self._judge(trial)
@@ -420,6 +434,10 @@ class Search:
         """What could be timed and is not broken, the fastest first."""
         alive = [item for item in self.trials if item.screened is not None and item.failure is None]
         return sorted((item for item in alive if not item.is_broken), key=lambda trial: -trial.gain)
+
+    def _whole(self) -> list[Trial]:
+        """Of these, the ones whose batches are not divided."""
+        return [trial for trial in self._fastest() if trial.micro_batching is None]
 
     def _may_go_on(self) -> bool:
         search = self.settings.search
