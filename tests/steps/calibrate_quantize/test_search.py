@@ -215,6 +215,8 @@ def test_what_is_as_fast_whole_by_the_clock_is_divided_alike() -> None:
     assert len([name for name in divided if name.startswith("static")]) == 1
     slower = search(Scripted({"dynamic int8": 2.0, "static int8": 1.9}, divided=1.2, divides={"static int8": 1.4}))
     assert chosen(slower).startswith("dynamic int8, row by row")
+    lossy = search(Scripted({"dynamic int8": 2.0, "static int8": 2.02}, lost={"static int8": 60}, divided=1.2))
+    assert not [trial for trial in lossy.trials if trial.micro_batching and trial.name.startswith("static")]
 
 
 def test_what_loses_too_much_by_being_divided_stays_whole_and_no_products_are_sorted_for_it() -> None:

@@ -217,7 +217,8 @@ class Search:
                 self._judge(alike)
 
     def _divide_the_close_like(self, divided: Trial, whole: Trial) -> None:
-        close = [trial for trial in self._whole() if trial.may_be_as_fast_as(whole) and trial.variant != whole.variant]
+        hopeful = [trial for trial in self._whole() if trial.judged is None or self._passes(trial)]
+        close = [trial for trial in hopeful if trial.may_be_as_fast_as(whole) and trial.variant != whole.variant]
         for rival in close[: FINALISTS - 1]:
             alike = self._divided_like(divided, rival) if self._may_go_on() else None
             if alike is not None and alike.may_be_as_fast_as(divided):
