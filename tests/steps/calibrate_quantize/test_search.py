@@ -124,6 +124,12 @@ def chosen(found: Found) -> str:
     return found.trials[found.chosen].name
 
 
+def table_of(found: Found) -> TrialTable:
+    return TrialTable(
+        threads=2, bound=Bound(), checkpoint_bytes=100, seconds=1.0, trials=found.trials, chosen=found.chosen
+    )
+
+
 def test_the_fastest_that_passes_is_chosen_and_slower_ones_are_judged_after_that() -> None:
     bench = Scripted({"dynamic int8": 2.0, "static int8": 3.0, "static int8, entropy": 2.5})
     found = search(bench)
@@ -458,10 +464,7 @@ def test_what_moves_by_its_whole_scale_is_not_judged_and_the_table_says_so() -> 
     bench = Scripted({"static int8": 3.0}, broken={"static int8"})
     found = search(bench)
     assert chosen(found) != "static int8"
-    table = TrialTable(
-        threads=2, bound=Bound(), checkpoint_bytes=100, seconds=1.0, trials=found.trials, chosen=found.chosen
-    )
-    (row,) = [row for row in table.rows() if row.name == "static int8"]
+    (row,) = [row for row in table_of(found).rows() if row.name == "static int8"]
     assert row.passes is None
     assert row.failure == "not judged: its outputs move by their whole scale"
     with pytest.raises(ModelError, match="move by their whole scale"):
@@ -531,10 +534,7 @@ def test_no_more_than_three_that_are_close_are_judged_before_the_decision_and_no
 def test_speeds_are_told_with_their_intervals() -> None:
     found = search(Scripted({"dynamic int8": 2.0}))
     assert found.reason.endswith("dynamic int8, 2.00 times as fast as unquantized (1.96 to 2.04)")
-    table = TrialTable(
-        threads=2, bound=Bound(), checkpoint_bytes=100, seconds=1.0, trials=found.trials, chosen=found.chosen
-    )
-    (row,) = [row for row in table.rows() if row.chosen]
+    (row,) = [row for row in table_of(found).rows() if row.chosen]
     assert row.gain_ci == (1.96, 2.04)
 
 
